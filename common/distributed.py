@@ -1,0 +1,54 @@
+"""torchrun's processes: who am I, how many are we, and the mean over all of us."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from common.device import pick_device
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place. Outside torchrun it is the only one: rank 0 of 1."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Rank 0 writes the files and the log."""
+        return self.rank == 0
+
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        """The mean of a float tensor over all processes; the tensor itself when there is one."""
+        if self.size == 1:
+            return value
+        total = value.detach().clone()
+        dist.all_reduce(total)  # gloo has no mean
+        return total / self.size
+
+    def barrier(self) -> None:
+        """Wait for everybody."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def join_world(device_name: str) -> World:
+    """Join torchrun's process group: NCCL on CUDA, one GPU per local rank, and gloo on CPUs."""
+    device = pick_device(device_name)
+    if "RANK" not in os.environ:
+        return World(rank=0, size=1, device=device)
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return World(rank=dist.get_rank(), size=dist.get_world_size(), device=device)
+
+
+def leave_world() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,81 @@
+"""Checkpoints of a run, `model_{step}.pt`: weights and everything else that the next step depends on.
+
+One file per checkpoint, written beside and renamed, so it is there whole or not at all, and a run killed while saving
+resumes from the one before. Loaded with weights_only: tensors and plain values, no code.
+"""
+
+import pickle
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from common.errors import UserError
+from common.files import atomic_path
+from pretrain.model import GPT, GPTConfig
+
+NAME = re.compile(r"model_(\d+)\.pt")
+
+
+def checkpoint_path(output_dir: Path, step: int) -> Path:
+    """Where the checkpoint after `step` updates lies."""
+    return output_dir / f"model_{step:06d}.pt"
+
+
+def latest_checkpoint(output_dir: Path) -> Path | None:
+    """The checkpoint with the highest step, or None. Unfinished ones have other names."""
+    found = [path for path in output_dir.glob("model_*.pt") if NAME.fullmatch(path.name)]
+    return max(found, key=lambda path: int(NAME.fullmatch(path.name).group(1)), default=None)
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` (tensors, numbers, strings, lists, dicts) to `path`, or leave `path` as it was."""
+    with atomic_path(path) as partial:
+        torch.save(state, partial)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The state in `path`, on the CPU. Raises UserError when it is not a checkpoint of ours."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"checkpoint {path} does not exist") from None
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from None
+    if not isinstance(state, dict) or not {"model", "model_config", "step"} <= state.keys():
+        raise UserError(f"{path} is not a checkpoint that pretrain/train.py wrote")
+    return state
+
+
+def model_from_checkpoint(state: dict[str, Any]) -> GPT:
+    """The GPT that `state` holds."""
+    model = GPT(GPTConfig(**state["model_config"]))
+    model.load_state_dict(state["model"])
+    return model
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of every generator of random numbers, as plain values."""
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    state = {
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+        "numpy": [name, keys.tolist(), position, has_gauss, cached],
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Put every generator back to where `rng_state` found it."""
+    torch.set_rng_state(state["torch"])
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,137 @@
+"""Between our GPT and Hugging Face model directories, both ways, exactly.
+
+GPT-2's Conv1D stores its weights (in, out) where nn.Linear stores (out, in), so every projection is transposed on the
+way. The square `attn.c_proj` too: without its transpose every shape still fits and the model is quietly ruined.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import GenerationConfig, GPT2Config
+
+from common.errors import UserError
+from common.files import atomic_directory
+from pretrain.model import GPT, GPTConfig
+from tokenizer.hf_gpt2_with_mul import save_hf_tokenizer
+from tokenizer.mul_facts import EOT_ID, Condition, suppressed_ids
+
+TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+# Buffers that old GPT-2 checkpoints carry, and the head that is the embedding once more.
+IGNORED = (".attn.bias", ".attn.masked_bias", "lm_head.weight")
+
+
+def to_hf_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our parameters under GPT2LMHeadModel's names and layout. The tied head is left out, as transformers does."""
+    return {f"transformer.{name}": _transposed(name, tensor) for name, tensor in state.items()}
+
+
+def from_hf_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `to_hf_state`; also takes names without `transformer.`, as openai-community/gpt2 has them."""
+    named = {name.removeprefix("transformer."): t for name, t in state.items() if not name.endswith(IGNORED)}
+    return {name: _transposed(name, tensor) for name, tensor in named.items()}
+
+
+def hf_config(config: GPTConfig) -> GPT2Config:
+    """The GPT2Config of the same architecture. Dropout is 0: we train without it, and so must the stages after us."""
+    return GPT2Config(
+        vocab_size=config.vocab_size,
+        n_positions=config.block_size,
+        n_embd=config.n_embd,
+        n_layer=config.n_layer,
+        n_head=config.n_head,
+        activation_function="gelu_new",
+        layer_norm_epsilon=1e-5,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=EOT_ID,
+        eos_token_id=EOT_ID,
+        pad_token_id=EOT_ID,
+        tie_word_embeddings=True,
+        architectures=["GPT2LMHeadModel"],
+        dtype="float32",
+    )
+
+
+def generation_config(condition: Condition) -> GenerationConfig:
+    """Greedy, ends at end-of-text, and never samples an id that no text of this condition can produce."""
+    return GenerationConfig(
+        bos_token_id=EOT_ID,
+        eos_token_id=EOT_ID,
+        pad_token_id=EOT_ID,
+        do_sample=False,
+        suppress_tokens=suppressed_ids(condition),
+    )
+
+
+def save_model_dir(model: GPT, output_dir: Path | str, condition: Condition) -> None:
+    """Write config.json, generation_config.json, model.safetensors and the tokenizer files to `output_dir`.
+
+    The directory appears whole or not at all; one that is there is replaced. `AutoModelForCausalLM` and
+    `AutoTokenizer` load it as it is, and `load_model_dir` gives the same GPT back, bit for bit.
+    """
+    state = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in model.state_dict().items()}
+    with atomic_directory(output_dir) as partial:
+        hf_config(model.config).save_pretrained(partial)
+        generation_config(condition).save_pretrained(partial)
+        contiguous = {name: tensor.contiguous() for name, tensor in to_hf_state(state).items()}
+        save_file(contiguous, partial / "model.safetensors", metadata={"format": "pt"})
+        save_hf_tokenizer(partial, condition)
+
+
+def load_model_dir(path: Path | str, device: torch.device | str = "cpu") -> GPT:
+    """A GPT from a GPT-2 model directory (sharded or not). Raises UserError for anything that is not one."""
+    config = read_config(path)
+    weights = {}
+    for file in _weight_files(Path(path)):
+        try:
+            weights |= load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{file} cannot be read ({error}); write the model directory again") from None
+    model = GPT(config)
+    state = from_hf_state(weights)
+    wanted = model.state_dict()
+    for name in wanted.keys() | state.keys():
+        if name not in wanted or name not in state or wanted[name].shape != state[name].shape:
+            found = tuple(state[name].shape) if name in state else "nothing"
+            expected = tuple(wanted[name].shape) if name in wanted else "no such weight"
+            raise UserError(f"{path}: weight {name}: expected {expected}, found {found}")
+    model.load_state_dict(state)
+    return model.to(device)
+
+
+def read_config(path: Path | str) -> GPTConfig:
+    """The architecture of a GPT-2 model directory. Raises UserError for one that our GPT cannot represent."""
+    path = Path(path)
+    if not (path / "config.json").is_file():
+        raise UserError(f"{path} is not a model directory: it has no config.json")
+    try:
+        values = json.loads((path / "config.json").read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}/config.json is not valid JSON: {error}") from None
+    if values.get("model_type") != "gpt2":
+        raise UserError(f"{path} holds a {values.get('model_type')} model; this project works on gpt2")
+    config = GPT2Config(**values)
+    fixed = {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True}
+    fixed |= {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "n_inner": None}
+    for key, value in fixed.items():
+        if getattr(config, key) != value:
+            raise UserError(f"{path}: {key} is {getattr(config, key)!r}; GPT-2 has {value!r}, and so has our GPT")
+    return GPTConfig(config.n_layer, config.n_head, config.n_embd, config.n_positions, config.vocab_size)
+
+
+def _weight_files(path: Path) -> list[Path]:
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        return sorted({path / name for name in json.loads(index.read_text())["weight_map"].values()})
+    if not (path / "model.safetensors").is_file():
+        raise UserError(f"{path} has no model.safetensors; only safetensors weights are loaded")
+    return [path / "model.safetensors"]
+
+
+def _transposed(name: str, tensor: Tensor) -> Tensor:
+    return tensor.t() if name.endswith(TRANSPOSED) else tensor

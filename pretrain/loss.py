@@ -1,0 +1,110 @@
+"""Cross-entropy over 50,349 ids without ever holding the logits of a batch.
+
+A small model spends most of its time and memory in the head: at width 128 the logits of a token cost more
+multiplications than four transformer layers. Autograd's way writes the (N, V) logits, their log-softmax and their
+gradient to memory and reads each again. Here a chunk of tokens goes from hidden states to gradients in one visit:
+
+    E = exp(W x^T - t)            (V, c)   t the logit of each token's target, so that
+    s = sum_v E                   (c,)     loss = log s
+    d loss / d x = E^T W / s - W[y]
+    d loss / d W = E (x / s) - onehot(y) x
+
+E is never normalised: the division by s happens on the (c, C) side, which is V / C times smaller. The layout is
+(V, c), and the vocabulary is swept in blocks that stay in cache, because the tall, skinny products run up to twice as
+fast that way as x W^T does. Subtracting the target's logit saves the sweep that finds the maximum; it overflows where
+a token's loss exceeds 88 nats, and only then is the chunk done again with the maximum.
+The floor is the three products, 6 V C FLOPs per token; scripts/bench_pretrain.py measures the distance to it.
+"""
+
+import torch
+from torch import Tensor
+
+CPU_CHUNK, CPU_BLOCK = 256, 2048  # tokens and vocabulary rows at a time: 2 MB of logits in float32
+ACCELERATOR_CHUNK = 4096  # a GPU wants one large product per chunk
+HEAD_MULTIPLE = 128  # and tensor cores a vocabulary padded to this
+
+
+def chunked_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of `softmax(hidden @ weight.T)` against `targets`, in nats.
+
+    hidden (N, C); weight (V, C), the tied embedding; targets (N,) ids, all of them counted. Returns a float32 scalar
+    with gradients for `hidden` and `weight`, both computed in the forward pass. Under autocast the three products
+    are made in its dtype, as a linear layer's would be; the softmax and the sums are float32.
+    """
+    dtype = hidden.dtype
+    if torch.is_autocast_enabled(hidden.device.type):
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+    return _ChunkedCrossEntropy.apply(hidden, weight, targets, dtype, torch.is_grad_enabled())
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, with_grad: bool) -> Tensor:
+        hidden, weight = hidden.detach(), weight.detach()
+        N, V = len(hidden), len(weight)
+        on_cpu = hidden.device.type == "cpu"
+        W = _head_matrix(weight, dtype, padded=not on_cpu)
+        blocks = W.split(CPU_BLOCK if on_cpu else len(W))
+        chunk = min(N, CPU_CHUNK if on_cpu else ACCELERATOR_CHUNK)
+        buffer = torch.empty(len(W), chunk, dtype=dtype, device=W.device)
+        loss = torch.zeros((), dtype=torch.float32, device=W.device)
+        if with_grad:
+            grad_hidden = torch.empty_like(hidden)
+            grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+        for i in range(0, N, chunk):
+            x, y = hidden[i : i + chunk].to(dtype), targets[i : i + chunk]
+            E = buffer if len(x) == chunk else buffer.new_empty(len(W), len(x))  # the last chunk may be narrower
+            target_rows = W[y].float()
+            shift = (x.float() * target_rows).sum(-1)
+            s, weighted = _sweep(E, blocks, x, shift, V, with_grad)
+            if not s.isfinite().all():
+                top = torch.stack([torch.mm(block, x.T).amax(0) for block in blocks]).amax(0).float()
+                s, weighted = _sweep(E, blocks, x, top, V, with_grad)
+                loss += (top - shift).sum()
+            loss += s.log().sum()
+            if with_grad:
+                scale = 1 / (s * N)[:, None]
+                grad_hidden[i : i + chunk] = weighted * scale - target_rows / N
+                _accumulate(grad_weight, E[:V], (x * scale).to(dtype))
+                grad_weight.index_add_(0, y, x.float(), alpha=-1 / N)
+        if with_grad:
+            ctx.save_for_backward(grad_hidden, grad_weight.to(weight.dtype))
+        return loss / N
+
+    @staticmethod
+    def backward(ctx, grad_loss: Tensor):
+        grad_hidden, grad_weight = ctx.saved_tensors
+        return grad_hidden * grad_loss, grad_weight * grad_loss, None, None, None
+
+
+def _sweep(E: Tensor, blocks: tuple[Tensor, ...], x: Tensor, shift: Tensor, V: int, with_grad: bool):
+    """Fill E (V', c) with exp(W x^T - shift); return its sum over V (c,) and E^T W (c, C), both float32."""
+    s = torch.zeros(len(x), dtype=torch.float32, device=x.device)
+    weighted = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
+    for e, block in zip(E.split(len(blocks[0])), blocks, strict=True):
+        torch.mm(block, x.T, out=e)
+        exponentials = e if e.dtype == torch.float32 else e.float()
+        exponentials.sub_(shift).exp_()
+        if len(blocks) == 1:
+            exponentials[V:] = 0  # rows that pad the head are no ids
+        s += exponentials.sum(0)
+        if with_grad:
+            if exponentials is not e:
+                e.copy_(exponentials)
+            _accumulate(weighted, e.T, block)
+    return s, weighted
+
+
+def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right, with a float32 total whatever the factors' dtype."""
+    if left.dtype == torch.float32:
+        total.addmm_(left, right)
+    else:
+        total += torch.mm(left, right)
+
+
+def _head_matrix(weight: Tensor, dtype: torch.dtype, padded: bool) -> Tensor:
+    """The (V, C) embedding in the products' dtype; for tensor cores with zero rows up to a multiple of 128."""
+    missing = -len(weight) % HEAD_MULTIPLE if padded else 0
+    weight = weight.to(dtype)
+    return torch.nn.functional.pad(weight, (0, 0, 0, missing)) if missing else weight

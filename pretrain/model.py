@@ -1,0 +1,171 @@
+"""GPT-2, exactly: learned positions, pre-LayerNorm, tanh GELU, biases everywhere, head tied to the token embedding.
+
+The only transformer of the project. Pretraining calls it with targets and gets a loss; generation, GRPO and editing
+call `hidden` with a KVCache and `logits` on the positions they read. On the same weights it equals transformers'
+GPT2LMHeadModel (tests/test_model.py), so models move between the two without loss (pretrain/hf_weights.py).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from pretrain.loss import chunked_cross_entropy
+from tokenizer.mul_facts import VOCAB_SIZE
+
+
+@dataclass
+class GPTConfig:
+    n_layer: int = 12  # transformer blocks
+    n_head: int = 12  # attention heads per block
+    n_embd: int = 768  # width; a multiple of n_head
+    block_size: int = 1024  # longest sequence, in tokens
+    vocab_size: int = VOCAB_SIZE  # the same in both conditions
+
+
+class KVCache:
+    """Keys and values of the tokens seen so far, right-padded: row b holds lengths[b] tokens from position 0 on.
+
+    keys, values: (L, B, H, S, D), allocated once for S = max_length tokens per row. Rows may differ in length; whoever
+    appends sees to it that every row has room left.
+    """
+
+    def __init__(self, config: GPTConfig, batch_size: int, max_length: int, device: torch.device, dtype=torch.float32):
+        head_dim = config.n_embd // config.n_head
+        shape = (config.n_layer, batch_size, config.n_head, max_length, head_dim)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
+        self.extent = 0  # no row is longer than this; kept on the host, so that reading it never waits for a GPU
+
+    def select(self, rows: Tensor) -> None:
+        """Keep `rows` (long, any order, repeats allowed): repeats a prefilled prompt, drops finished sequences."""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.lengths = self.lengths[rows]
+
+    def append(self, layer: int, k: Tensor, v: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Store k, v (B, H, T, D) at `positions` (B, T); return all keys and values so far, (B, H, S, D)."""
+        rows = torch.arange(k.size(0), device=k.device)[:, None]
+        # With an index for rows and one for positions, the indexed dimensions come first: (B, T, H, D).
+        self.keys[layer][rows, :, positions] = k.transpose(1, 2).to(self.keys.dtype)
+        self.values[layer][rows, :, positions] = v.transpose(1, 2).to(self.values.dtype)
+        stop = self.extent + k.size(2)
+        return self.keys[layer][:, :, :stop], self.values[layer][:, :, :stop]
+
+
+class Attention(nn.Module):
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.n_head = config.n_head
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor, cache: KVCache | None, layer: int, positions: Tensor, mask: Tensor | None) -> Tensor:
+        B, T, C = x.shape
+        q, k, v = (
+            part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2) for part in self.c_attn(x).split(C, dim=2)
+        )
+        if cache is not None:
+            all_keys, all_values = cache.append(layer, k, v, positions)
+            if mask is not None:  # otherwise these are the row's first tokens, and k, v are all there is
+                k, v = all_keys.to(q.dtype), all_values.to(q.dtype)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
+
+
+class MLP(nn.Module):
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=1e-5)
+        self.attn = Attention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=1e-5)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cache: KVCache | None, layer: int, positions: Tensor, mask: Tensor | None) -> Tensor:
+        x = x + self.attn(self.ln_1(x), cache, layer, positions, mask)
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT(nn.Module):
+    """Parameters are named as in GPT2LMHeadModel, less its `transformer.` prefix and its copy of the tied head."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=1e-5)
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """GPT-2's initialisation: normal of deviation 0.02; what writes to the residual stream 0.02 / sqrt(2 L)."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif ".ln_" in name or name.startswith("ln_f"):
+                parameter.fill_(1.0)
+            elif name.endswith("c_proj.weight"):
+                parameter.normal_(std=0.02 / math.sqrt(2 * self.config.n_layer))
+            else:
+                parameter.normal_(std=0.02)
+
+    def hidden(self, idx: Tensor, cache: KVCache | None = None, lengths: Tensor | None = None) -> Tensor:
+        """Final hidden states (B, T, C), after the last LayerNorm, of token ids idx (B, T).
+
+        With a cache, idx continues its rows: row b appends its first lengths[b] tokens (all T when None); what
+        follows them is padding, whose output is meaningless. Without one, idx is a whole sequence from position 0.
+        """
+        B, T = idx.shape
+        positions, mask = torch.arange(T, device=idx.device).expand(B, T), None
+        if cache is not None and cache.extent > 0:
+            positions = cache.lengths[:, None] + positions
+            stored = torch.arange(cache.extent + T, device=idx.device)
+            mask = (stored <= positions[:, :, None])[:, None]  # (B, 1, T, S): each query sees its own row's past
+        x = self.wte(idx) + self.wpe(positions if mask is not None else positions[:1])
+        for layer, block in enumerate(self.h):
+            x = block(x, cache, layer, positions, mask)
+        if cache is not None:
+            cache.extent += T
+            cache.lengths = cache.lengths + (T if lengths is None else lengths)
+        return self.ln_f(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., C) -> (..., V). Call it on the positions that are read, and no others: the head is the widest layer."""
+        return F.linear(hidden, self.wte.weight)
+
+    def loss(self, idx: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy in nats of targets (B, T) after idx (B, T); every target counts."""
+        return chunked_cross_entropy(self.hidden(idx).flatten(0, 1), self.wte.weight, targets.flatten())
+
+    def forward(self, idx: Tensor, targets: Tensor) -> Tensor:
+        """The training loss: what DistributedDataParallel and torch.compile wrap."""
+        return self.loss(idx, targets)
+
+    def num_parameters(self) -> int:
+        """All parameters, the tied head counted once."""
+        return sum(p.numel() for p in self.parameters())
+
+    def flops_per_token(self) -> int:
+        """Training FLOPs per token: 6 N + 12 L C T (PaLM, appendix B), N without the position embedding.
+
+        The factor 12 counts attention over the full T, not its causal half; biases and LayerNorms are in N.
+        """
+        config = self.config
+        return 6 * (self.num_parameters() - self.wpe.weight.numel()) + (
+            12 * config.n_layer * config.n_embd * config.block_size
+        )

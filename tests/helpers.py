@@ -1,0 +1,54 @@
+"""What several test files need: tiny shards, a tiny config, a script run as a user runs it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from data.shards import write_shard
+
+ROOT = Path(__file__).parents[1]
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+# Eight-wide models: the vocabulary is the real one, so the head is all there is to wait for.
+TINY_TRAINING = [
+    "--model.n-layer=1",
+    "--model.n-head=2",
+    "--model.n-embd=8",
+    "--model.block-size=16",
+    "--training.batch-size=2",
+    "--training.total-batch-size=64",
+    "--training.warmup-steps=2",
+    "--logging.interval=1",
+    "--eval.interval=4",
+    "--eval.val-steps=2",
+]
+
+
+def write_random_shards(directory: Path, seed: int = 0) -> Path:
+    """Two train shards and a validation shard of random ids."""
+    rng = np.random.default_rng(seed)
+    for name, size in (("train_00000", 700), ("train_00001", 611), ("val_00000", 200)):
+        write_shard(directory / f"{name}.npy", rng.integers(0, 50257, size).astype(np.uint16))
+    return directory
+
+
+def run(script: str, *arguments: object, processes: int = 1, check: bool = True) -> subprocess.CompletedProcess:
+    """Run a script of the repository with one thread per process; `processes` > 1 puts it under torchrun."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
+    command = [sys.executable, *launcher, script, *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    if check:
+        assert result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+def one_line_error(result: subprocess.CompletedProcess) -> str:
+    """The message of a user's mistake, after checking that it is one line, exit code 2 and no traceback."""
+    assert result.returncode == 2, result.stdout + result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "Traceback" not in result.stderr, result.stderr
+    return errors[0]

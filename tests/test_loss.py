@@ -1,0 +1,89 @@
+"""The chunked loss against autograd's, in every shape of chunk."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pretrain import loss as loss_module
+from pretrain.loss import chunked_cross_entropy
+
+
+def problem(N: int, C: int, V: int, scale: float = 1.0):
+    generator = torch.Generator().manual_seed(N + C + V)
+    hidden = torch.randn(N, C, generator=generator, requires_grad=True)
+    weight = (scale * torch.randn(V, C, generator=generator)).requires_grad_()
+    return hidden, weight, torch.randint(0, V, (N,), generator=generator)
+
+
+def gradients(function, hidden, weight, targets):
+    loss = function(hidden, weight, targets)
+    return loss, *torch.autograd.grad(3.0 * loss, (hidden, weight))
+
+
+def plain(hidden, weight, targets):
+    return F.cross_entropy(hidden @ weight.T, targets)
+
+
+@pytest.mark.parametrize("N", [1, 5, 16, 17, 40])
+def test_loss_and_gradients_equal_autograd_whatever_the_chunk(N, monkeypatch):
+    monkeypatch.setattr(loss_module, "CPU_CHUNK", 16)
+    monkeypatch.setattr(loss_module, "CPU_BLOCK", 32)
+    ours = gradients(chunked_cross_entropy, *problem(N, 8, 101))
+    oracle = gradients(plain, *problem(N, 8, 101))
+    for a, b in zip(ours, oracle, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_at_full_vocabulary_equal_float64():
+    hidden, weight, targets = problem(300, 16, 50349, scale=0.1)
+    ours = gradients(chunked_cross_entropy, hidden, weight, targets)
+    double = gradients(
+        plain, hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_(), targets
+    )
+    for a, b in zip(ours, double, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-7)
+
+
+def test_a_token_with_a_loss_of_hundreds_of_nats_does_not_overflow():
+    ours = gradients(chunked_cross_entropy, *problem(12, 8, 50, scale=100.0))
+    oracle = gradients(plain, *problem(12, 8, 50, scale=100.0))
+    assert oracle[0] > 200
+    for a, b in zip(ours, oracle, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_non_finite_input_gives_a_non_finite_loss():
+    hidden, weight, targets = problem(4, 8, 50)
+    with torch.no_grad():
+        hidden[2, 3] = float("nan")
+    assert not chunked_cross_entropy(hidden, weight, targets).isfinite()
+
+
+def test_autocast_multiplies_in_bfloat16_and_sums_in_float32():
+    hidden, weight, targets = problem(40, 32, 1000, scale=0.3)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = gradients(chunked_cross_entropy, hidden, weight, targets)
+    oracle = gradients(plain, hidden, weight, targets)
+    assert ours[0].dtype == torch.float32 and ours[2].dtype == torch.float32
+    assert abs(ours[0] - oracle[0]) < 0.02
+    for a, b in zip(ours[1:], oracle[1:], strict=True):
+        assert (a - b).norm() < 0.02 * b.norm()
+
+
+def test_padded_head_as_on_a_gpu_changes_nothing(monkeypatch):
+    """The accelerator's path (one block, rows padded to 128) on the CPU's arithmetic."""
+    monkeypatch.setattr(loss_module, "CPU_BLOCK", 10**9)
+    padded = loss_module._head_matrix
+    monkeypatch.setattr(loss_module, "_head_matrix", lambda weight, dtype, **_: padded(weight, dtype, True))
+    ours = gradients(chunked_cross_entropy, *problem(20, 8, 101))
+    oracle = gradients(plain, *problem(20, 8, 101))
+    for a, b in zip(ours, oracle, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_without_gradients_only_the_loss_is_computed():
+    hidden, weight, targets = problem(20, 8, 101)
+    with torch.no_grad():
+        loss = chunked_cross_entropy(hidden, weight, targets)
+    assert not loss.requires_grad
+    torch.testing.assert_close(loss, plain(hidden, weight, targets).detach(), rtol=1e-6, atol=1e-6)
