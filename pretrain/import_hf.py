@@ -1,6 +1,6 @@
 """Bring any GPT-2 to our vocabulary, so that every later stage can start from it: the inverse of export_hf.py.
 
-    uv run python pretrain/import_hf.py --model openai-community/gpt2 --condition mul_tokens --output-dir outputs/hf_gpt2
+    uv run python pretrain/import_hf.py --model openai-community/gpt2 --condition mul_tokens --output-dir outputs/gpt2
     uv run python pretrain/import_hf.py --model outputs/hf_baseline --checkpoint-dir outputs/again
 
 Reads a local model directory or a hub id. 50,257 rows are extended to 50,349: the new rows are the mean of the old ones
@@ -80,7 +80,7 @@ def extend_vocabulary(model: GPT) -> GPT:
     """The same model with VOCAB_SIZE embedding rows. Raises UserError unless it has 50,257 to 50,349 rows.
 
     New rows follow Hewitt (2021), "Initializing new word embeddings for pretrained language models": the mean of the
-    old rows bounds the change to the model's distribution; the noise, a hundredth of the rows' deviation, tells them apart.
+    old rows bounds the change to the model's distribution; the noise, a hundredth of their deviation, tells them apart.
     """
     old: Tensor = model.wte.weight.detach()
     if len(old) == VOCAB_SIZE:

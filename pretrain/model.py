@@ -52,8 +52,12 @@ class KVCache:
         # With an index for rows and one for positions, the indexed dimensions come first: (B, T, H, D).
         self.keys[layer][rows, :, positions] = k.transpose(1, 2).to(self.keys.dtype)
         self.values[layer][rows, :, positions] = v.transpose(1, 2).to(self.values.dtype)
-        stop = self.extent + k.size(2)
+        stop = self.extent_after(k.size(2))
         return self.keys[layer][:, :, :stop], self.values[layer][:, :, :stop]
+
+    def extent_after(self, T: int) -> int:
+        """The extent once T more tokens per row are stored."""
+        return min(self.extent + T, self.keys.size(3))
 
 
 class Attention(nn.Module):
@@ -134,13 +138,13 @@ class GPT(nn.Module):
         positions, mask = torch.arange(T, device=idx.device).expand(B, T), None
         if cache is not None and cache.extent > 0:
             positions = cache.lengths[:, None] + positions
-            stored = torch.arange(cache.extent + T, device=idx.device)
+            stored = torch.arange(cache.extent_after(T), device=idx.device)
             mask = (stored <= positions[:, :, None])[:, None]  # (B, 1, T, S): each query sees its own row's past
         x = self.wte(idx) + self.wpe(positions if mask is not None else positions[:1])
         for layer, block in enumerate(self.h):
             x = block(x, cache, layer, positions, mask)
         if cache is not None:
-            cache.extent += T
+            cache.extent = cache.extent_after(T)
             cache.lengths = cache.lengths + (T if lengths is None else lengths)
         return self.ln_f(x)
 

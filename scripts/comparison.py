@@ -1,0 +1,152 @@
+"""From the runs of both conditions to the numbers of the comparison (comparison.json)."""
+
+from typing import Any
+
+import numpy as np
+
+from common.errors import UserError
+from eval.stats import minimum_detectable_difference, paired_difference, wilson_interval
+from scripts.compute_match import audit, mismatches
+from scripts.stage_runs import BENCHMARKS, ConditionRuns, chain_of, common_stages, stage_kind
+
+SIGNIFICANCE = 0.05
+
+
+def compare(baseline: ConditionRuns, mul_tokens: ConditionRuns) -> dict[str, Any]:
+    """Every number of the report, JSON-ready. Raises UserError when the conditions have no stage in common.
+
+    Paired tests are there only when the audit finds the runs comparable.
+    """
+    both = {"baseline": baseline, "mul_tokens": mul_tokens}
+    common = common_stages(baseline, mul_tokens)
+    if not common:
+        given = "; ".join(f"{name} has {', '.join(runs.records) or 'none'}" for name, runs in both.items())
+        raise UserError(f"the two conditions have no stage in common ({given}); give the same stages of both")
+    rows = audit(baseline, mul_tokens)
+    reasons = mismatches(rows)
+    return {
+        "comparable": not reasons,
+        "mismatches": reasons,
+        "stages": common,
+        "only_in_one": {name: sorted(set(runs.records) - set(common)) for name, runs in both.items()},
+        "data_sources": _data_sources(both),
+        "benchmarks": {name: _benchmark(name, both, not reasons) for name in BENCHMARKS if _has(name, both)},
+        "training": _training(both, common),
+        "data": {name: _data_seen(runs) for name, runs in both.items()},
+        "runs": {name: _run_facts(runs, common) for name, runs in both.items()},
+        "audit": [vars(row) for row in rows],
+    }
+
+
+def accuracy(rows: list[dict], key: str = "correct") -> dict[str, Any]:
+    """{n, correct, accuracy, low, high} of the responses' boolean `key`, with the 95% Wilson interval."""
+    correct = sum(bool(row[key]) for row in rows)
+    low, high = wilson_interval(correct, len(rows))
+    return {"n": len(rows), "correct": correct, "accuracy": correct / len(rows), "low": low, "high": high}
+
+
+def paired_counts(baseline: list[dict], mul_tokens: list[dict]) -> dict[str, int]:
+    """How many items both, only one or neither condition got right; both lists hold the same items in order."""
+    pairs = [(bool(a["correct"]), bool(b["correct"])) for a, b in zip(baseline, mul_tokens, strict=True)]
+    return {
+        "both": pairs.count((True, True)),
+        "only_baseline": pairs.count((True, False)),
+        "only_mul_tokens": pairs.count((False, True)),
+        "neither": pairs.count((False, False)),
+    }
+
+
+def _has(benchmark: str, both: dict[str, ConditionRuns]) -> bool:
+    return all(runs.responses.get(benchmark) for runs in both.values())
+
+
+def _benchmark(name: str, both: dict[str, ConditionRuns], comparable: bool) -> dict[str, Any]:
+    responses = {condition: runs.responses[name] for condition, runs in both.items()}
+    result: dict[str, Any] = {condition: _summary(rows) for condition, rows in responses.items()}
+    a, b = responses["baseline"], responses["mul_tokens"]
+    if [(row["index"], row["question"]) for row in a] == [(row["index"], row["question"]) for row in b]:
+        result["paired"] = paired_counts(a, b)
+        result["test"] = _test(a, b, result["paired"]) if comparable else None
+    categories = dict.fromkeys(row["category"] for row in a + b if "category" in row)
+    result["categories"] = {
+        category: {
+            condition: accuracy(subset) if subset else None
+            for condition, rows in responses.items()
+            for subset in [[row for row in rows if row.get("category") == category]]
+        }
+        for category in categories
+    }
+    return result
+
+
+def _summary(rows: list[dict]) -> dict[str, Any]:
+    summary = accuracy(rows)
+    if "correct_flexible" in rows[0]:
+        summary["flexible"] = accuracy(rows, "correct_flexible")
+    used = [row["mul_tokens"] for row in rows]
+    summary["mul_tokens"] = {"total": sum(used), "responses": sum(count > 0 for count in used)}
+    if "response_tokens" in rows[0]:
+        lengths = [row["response_tokens"] for row in rows]
+        p50, p95 = np.percentile(lengths, [50, 95])
+        summary["response_tokens"] = {"median": float(p50), "p95": float(p95), "max": max(lengths)}
+        summary["limit_hits"] = sum(row["finish_reason"] == "length" for row in rows)
+    return summary
+
+
+def _test(a: list[dict], b: list[dict], counts: dict[str, int]) -> dict[str, Any]:
+    pair = paired_difference([row["correct"] for row in a], [row["correct"] for row in b])
+    discordant = (counts["only_baseline"] + counts["only_mul_tokens"]) / pair.n
+    return {
+        "n": pair.n,
+        "difference": pair.difference,
+        "low": pair.low,
+        "high": pair.high,
+        "p": pair.p_value,
+        "significant": pair.p_value < SIGNIFICANCE,
+        "discordant_share": discordant,
+        "detectable_difference": minimum_detectable_difference(pair.n, discordant) if discordant else None,
+    }
+
+
+def _training(both: dict[str, ConditionRuns], stages: list[str]) -> dict[str, dict[str, Any]]:
+    return {
+        stage: {name: runs.results[stage] for name, runs in both.items()}
+        for stage in stages
+        if all(stage in runs.results for runs in both.values())
+    }
+
+
+def _all_records(runs: ConditionRuns, stages: list[str]) -> dict[str, dict[str, Any]]:
+    """The records of `stages` and of their ancestors, by stage, in the order in which they ran."""
+    records: dict[str, dict[str, Any]] = {}
+    for chain in sorted((chain_of(runs.records[stage]) for stage in stages), key=len, reverse=True):
+        for record in chain:
+            records.setdefault(record["stage"], record)
+    return records
+
+
+def _data_seen(runs: ConditionRuns) -> dict[str, Any] | None:
+    """What the pretraining budget amounted to in text, which injection changes: same tokens, more text."""
+    records = _all_records(runs, list(runs.records))
+    record = next((record for stage, record in records.items() if stage_kind(stage) == "pretrain"), None)
+    if record is None or "tokens_seen" not in record.get("data", {}):
+        return None
+    data = record["data"]
+    keys = ("tokens_seen", "text_bytes_seen", "documents_seen", "mul_tokens_seen", "split_tokens")
+    return {key: data[key] for key in keys if key in data} | {"epochs": data["tokens_seen"] / data["split_tokens"]}
+
+
+def _run_facts(runs: ConditionRuns, stages: list[str]) -> dict[str, dict[str, Any]]:
+    keys = ("config", "steps", "tokens", "wall_seconds", "started", "git_commit", "hardware", "packages")
+    facts = {}
+    for stage, record in _all_records(runs, stages).items():
+        facts[stage] = {key: record.get(key) for key in keys}
+        facts[stage]["directory"] = runs.directories[stage].name if stage in runs.directories else None
+    return facts
+
+
+def _data_sources(both: dict[str, ConditionRuns]) -> list[str]:
+    """What the records say of the origin of their data, each once; a generated world is called synthetic."""
+    records = [record for runs in both.values() for record in _all_records(runs, list(runs.records)).values()]
+    sources = [(record.get("data") or {}).get("source") for record in records]
+    return list(dict.fromkeys(str(source) for source in sources if source))

@@ -1,0 +1,328 @@
+"""What the report says and in which order: the numbers of comparison.py as sections, tables and sentences."""
+
+import json
+from typing import Any
+
+from scripts.compute_match import AuditRow
+from scripts.report_blocks import Block, Listing, Paragraph, Report, Sample, Section, Table
+from scripts.report_plots import Plot, accuracy_plot, loss_plot
+from scripts.stage_runs import ConditionRuns, stage_kind
+from tokenizer.mul_facts import CONDITIONS
+
+TITLES = {"gsm8k": "GSM8K-format accuracy", "probes": "Arithmetic-probe accuracy"}
+CATEGORIES = {
+    "mul_table": "times table",
+    "mul_multidigit": "two digits × one",
+    "addition": "addition",
+}
+SAMPLES = {"gsm8k": 2, "probes": 1}  # of each outcome: only one condition right, both, neither
+LOSS_NOTE = (
+    "A loss per token is an average over the condition's own tokens, and injection changes what those are: one mul "
+    "token takes the place of several ordinary ones. The two losses are over different token streams and do not say "
+    "which model is better. Bits per byte, where given, are per byte of the text before injection: compare those."
+)
+
+
+def build_report(comparison: dict[str, Any], both: dict[str, ConditionRuns], description: str, command: str) -> Report:
+    """The whole report as blocks. `description` says what the data is, `command` how the report was made."""
+    sections = [
+        Section("Benchmarks", _benchmark_blocks(comparison)),
+        Section("Losses", _loss_blocks(comparison)),
+        Section("Mul tokens and response lengths", _response_blocks(comparison)),
+        Section("Plots", _plots(comparison, both)),
+        Section("Responses side by side", _samples(comparison, both)),
+        Section("Compute match", _audit_blocks(comparison)),
+        Section("Text seen in pretraining", _data_blocks(comparison)),
+        Section("Wall time and hardware", _time_blocks(comparison)),
+        Section("How it was made", _configs(comparison, command)),
+    ]
+    head = _head(comparison, description)
+    return Report("baseline and mul_tokens compared", head, [section for section in sections if section.blocks])
+
+
+def verdict(title: str, result: dict[str, Any]) -> str:
+    """One sentence: whether a difference is shown, and the paired difference with its interval and exact p."""
+    test = result["test"]
+    baseline, mul_tokens = (_percent(result[condition]["accuracy"]) for condition in CONDITIONS)
+    difference, low, high = (_points(test[key]) for key in ("difference", "low", "high"))
+    numbers = (
+        f"mul_tokens {mul_tokens}, baseline {baseline}, paired difference {difference} points "
+        f"(95% interval {low} to {high}), exact McNemar {_p(test['p'])} over {test['n']} items"
+    )
+    if test["significant"]:
+        ahead = "mul_tokens" if test["difference"] > 0 else "baseline"
+        return f"{title}: {ahead} is better; {numbers}."
+    disagree = f"with {_percent(test['discordant_share'])} of them right in one condition only"
+    if test["detectable_difference"] is None:
+        return f"{title}: no difference shown; {numbers}; {disagree}, too few to show any."
+    smallest = f"a true difference of {100 * test['detectable_difference']:.1f} points is found four times in five"
+    return f"{title}: no difference shown; {numbers}; {disagree}, {smallest}."
+
+
+def _head(comparison: dict[str, Any], description: str) -> list[Block]:
+    head: list[Block] = []
+    origin = description or ", ".join(s for s in comparison["data_sources"] if "synthetic" in s.lower())
+    if origin:
+        head.append(Paragraph(f"Data: {origin}", "warning" if "synthetic" in origin.lower() else "text"))
+    if not comparison["comparable"]:
+        head += [Paragraph(f"not comparable: {reason}", "warning") for reason in comparison["mismatches"]]
+        head.append(Paragraph("No verdict is given. The tables below describe each condition for itself."))
+    tested = {name: result for name, result in comparison["benchmarks"].items() if result.get("test")}
+    head += [Paragraph(verdict(TITLES[name], result), "verdict") for name, result in tested.items()]
+    if tested:
+        head.append(
+            Paragraph(
+                "Differences are mul_tokens minus baseline. There is one trained model per condition: intervals and "
+                "p-values cover the choice of test items, not the luck of the training seed.",
+                "note",
+            )
+        )
+    for condition, stages in comparison["only_in_one"].items():
+        if stages:
+            head.append(Paragraph(f"Only given for {condition}, so not compared: {', '.join(stages)}.", "note"))
+    return head
+
+
+def _benchmark_blocks(comparison: dict[str, Any]) -> list[Block]:
+    blocks: list[Block] = []
+    for name, result in comparison["benchmarks"].items():
+        rows = [_accuracy_row(condition, result[condition]) for condition in CONDITIONS]
+        for condition in CONDITIONS:
+            if "flexible" in result[condition]:
+                rows.append(_accuracy_row(f"{condition}, any form", result[condition]["flexible"]))
+        header = ["condition", "accuracy", "95% interval", "correct"]
+        note = "Intervals: Wilson. Any form: the number counts however it is said, not only after ####."
+        blocks.append(Table(TITLES[name], header, rows, note if len(rows) > 2 else "Intervals: Wilson."))
+        if "paired" in result:
+            blocks.append(_paired_table(f"{TITLES[name]}, item by item", result))
+        if result["categories"]:
+            rows = [
+                [
+                    CATEGORIES.get(category, category),
+                    *(_with_interval(sides[condition]) for condition in CONDITIONS),
+                ]
+                for category, sides in result["categories"].items()
+            ]
+            blocks.append(Table(f"{TITLES[name]} by category", ["category", *CONDITIONS], rows))
+    return blocks
+
+
+def _paired_table(title: str, result: dict[str, Any]) -> Table:
+    labels = {
+        "both": "both right",
+        "only_baseline": "only baseline right",
+        "only_mul_tokens": "only mul_tokens right",
+        "neither": "neither right",
+    }
+    n = result["baseline"]["n"]
+    rows = [[label, str(result["paired"][key]), _percent(result["paired"][key] / n)] for key, label in labels.items()]
+    test = result["test"]
+    note = f"Exact McNemar test on the two middle rows: {_p(test['p'])}." if test else "No test: not comparable."
+    return Table(title, ["outcome", "items", "share"], rows, note)
+
+
+def _loss_blocks(comparison: dict[str, Any]) -> list[Block]:
+    blocks: list[Block] = []
+    for stage, sides in comparison["training"].items():
+        keys = dict.fromkeys(key for side in sides.values() for key, value in side.items() if _is_number(value))
+        # What can be compared across conditions comes first.
+        ordered = sorted(keys, key=lambda key: "bits_per_byte" not in key)
+        rows = [[key.replace("_", " "), *(_number(sides[c].get(key)) for c in CONDITIONS)] for key in ordered]
+        blocks.append(Table(stage, ["measure", *CONDITIONS], rows))
+    return [*blocks, Paragraph(LOSS_NOTE, "note")] if blocks else []
+
+
+def _response_blocks(comparison: dict[str, Any]) -> list[Block]:
+    blocks: list[Block] = []
+    for name, result in comparison["benchmarks"].items():
+        sides = [result[condition] for condition in CONDITIONS]
+        rows = [
+            ["responses", *(str(side["n"]) for side in sides)],
+            ["of which with a mul token", *(str(side["mul_tokens"]["responses"]) for side in sides)],
+            ["mul tokens generated", *(f"{side['mul_tokens']['total']:,}" for side in sides)],
+        ]
+        if all("response_tokens" in side for side in sides):
+            for key, label in (
+                ("median", "median length (tokens)"),
+                ("p95", "95th percentile"),
+                ("max", "longest"),
+            ):
+                rows.append([label, *(f"{side['response_tokens'][key]:.0f}" for side in sides)])
+            rows.append(["cut off by the limit", *(str(side["limit_hits"]) for side in sides)])
+        blocks.append(Table(TITLES[name].replace("accuracy", "responses"), ["measure", *CONDITIONS], rows))
+    return blocks
+
+
+def _plots(comparison: dict[str, Any], both: dict[str, ConditionRuns]) -> list[Block]:
+    plots: list[Plot] = []
+    for stage in comparison["training"]:
+        train = {name: _curve(runs.logs[stage], "loss") for name, runs in both.items()}
+        key = "val_loss" if stage_kind(stage) == "pretrain" else "eval_loss"
+        validation = {name: _curve(runs.logs[stage], key) for name, runs in both.items()}
+        if all(steps for steps, _ in train.values()):
+            plots.append(loss_plot(f"Loss, {stage}", train, validation))
+    bars = {}
+    for name, result in comparison["benchmarks"].items():
+        label = TITLES[name].removesuffix(" accuracy").replace("-", "-\n")
+        bars[label] = {condition: result[condition] for condition in CONDITIONS}
+        complete = {key: sides for key, sides in result["categories"].items() if all(sides.values())}
+        bars |= {CATEGORIES.get(key, key).replace(" ", "\n", 1): sides for key, sides in complete.items()}
+    return [*plots, accuracy_plot("Accuracy", bars)] if bars else list(plots)
+
+
+def _curve(log: list[dict], key: str) -> tuple[list[int], list[float]]:
+    """Steps and values of a log's rows that hold `key`; of a step logged twice, as after a resume, the last."""
+    points = {row["step"]: row[key] for row in log if row.get(key) is not None}
+    steps = sorted(points)
+    return steps, [points[step] for step in steps]
+
+
+def _samples(comparison: dict[str, Any], both: dict[str, ConditionRuns]) -> list[Block]:
+    blocks: list[Block] = []
+    for name, result in comparison["benchmarks"].items():
+        if "paired" not in result:
+            continue
+        wanted = {(True, False): "only baseline right", (False, True): "only mul_tokens right"}
+        wanted |= {(True, True): "both right", (False, False): "neither right"}
+        pairs = list(zip(*(runs.responses[name] for runs in both.values()), strict=True))
+        for outcome, label in wanted.items():
+            chosen = [pair for pair in pairs if (bool(pair[0]["correct"]), bool(pair[1]["correct"])) == outcome]
+            blocks += [_sample(TITLES[name], label, pair) for pair in chosen[: SAMPLES[name]]]
+    intro = "The first items, in the order of the file, of each outcome."
+    return [Paragraph(intro), *blocks] if blocks else []
+
+
+def _sample(title: str, label: str, pair: tuple[dict, dict]) -> Sample:
+    sides = dict(zip(CONDITIONS, pair, strict=True))
+    return Sample(
+        f"{title.replace('accuracy', 'item')} {pair[0]['index']}: {label}",
+        pair[0]["question"],
+        str(pair[0]["gold"]),
+        {condition: row["response"].strip() for condition, row in sides.items()},
+        {condition: bool(row["correct"]) for condition, row in sides.items()},
+    )
+
+
+def _audit_blocks(comparison: dict[str, Any]) -> list[Block]:
+    rows = [AuditRow(**row) for row in comparison["audit"]]
+    order = {"differs": 0, "ok": 1, "may differ": 2}
+    rows.sort(key=lambda row: order[row.status])
+    words = {"ok": "yes", "differs": "NO", "may differ": "may differ"}
+    cells = [
+        [f"{row.stage}: {row.field}", _cell(row.baseline), _cell(row.mul_tokens), words[row.status]] for row in rows
+    ]
+    equal, free, differing = ([row.status for row in rows].count(status) for status in ("ok", "may differ", "differs"))
+    text = f"{len(rows)} fields compared: {equal} are equal, {free} differ as they may, {differing} forbid a verdict."
+    note = "May differ: paths, the condition and its injection, the token data made from it, device and logging."
+    marked = {i for i, row in enumerate(rows) if row.status == "differs"}
+    return [
+        Paragraph(text),
+        Table("Field by field", ["field", *CONDITIONS, "equal"], cells, note, marked, wide=True),
+    ]
+
+
+def _data_blocks(comparison: dict[str, Any]) -> list[Block]:
+    sides = [comparison["data"][condition] for condition in CONDITIONS]
+    if not all(sides):
+        return []
+    labels = {
+        "tokens_seen": "tokens",
+        "text_bytes_seen": "bytes of text, before injection",
+        "documents_seen": "documents",
+        "mul_tokens_seen": "mul tokens",
+        "split_tokens": "tokens in the training data",
+        "epochs": "passes over it",
+    }
+    rows = [
+        [label, *(f"{side[key]:.2f}" if key == "epochs" else f"{side[key]:,}" for side in sides)]
+        for key, label in labels.items()
+        if all(key in side for side in sides)
+    ]
+    note = "The budget is equal in tokens; injection shortens the text, so the same tokens carry more of it."
+    return [Table("Read while training", ["measure", *CONDITIONS], rows, note)]
+
+
+def _time_blocks(comparison: dict[str, Any]) -> list[Block]:
+    facts = [comparison["runs"][condition] for condition in CONDITIONS]
+    stages = [stage for stage in facts[0] if stage in facts[1]]
+    seconds = [[side[stage]["wall_seconds"] for stage in stages] for side in facts]
+    rows = [[stage, *(_seconds(column[i]) for column in seconds)] for i, stage in enumerate(stages)]
+    rows.append(["all stages", *(_seconds(sum(value or 0 for value in column)) for column in seconds)])
+    # Stages on the same machine and code share a row.
+    places: dict[tuple[str, str], list[str]] = {}
+    for condition, side in zip(CONDITIONS, facts, strict=True):
+        for stage in stages:
+            place = _hardware(side[stage]), (side[stage]["git_commit"] or "n/a")[:10]
+            places.setdefault(place, []).append(f"{stage} ({condition})")
+    machines = [[*place, ", ".join(where)] for place, where in places.items()]
+    return [
+        Table("Wall time", ["stage", *CONDITIONS], rows),
+        Table("Where each stage ran", ["hardware", "commit", "stages"], machines, wide=True),
+    ]
+
+
+def _hardware(facts: dict[str, Any]) -> str:
+    hardware = facts["hardware"] or {}
+    count = hardware.get("accelerators") or 0
+    device = f"{count} × {hardware['accelerator']}, " if count else ""
+    return f"{device}{hardware.get('cpu') or 'unknown processor'}, {hardware.get('threads', '?')} threads"
+
+
+def _configs(comparison: dict[str, Any], command: str) -> list[Block]:
+    blocks: list[Block] = [Listing("The command of this report", command)]
+    for condition in CONDITIONS:
+        for stage, facts in comparison["runs"][condition].items():
+            where = f" ({facts['directory']})" if facts["directory"] else " (from the record of a later stage)"
+            config = json.dumps(facts["config"], indent=2, ensure_ascii=False)
+            blocks.append(Listing(f"Config of {stage}, {condition}{where}", config))
+    return blocks
+
+
+def _accuracy_row(label: str, side: dict[str, Any]) -> list[str]:
+    return [label, _percent(side["accuracy"]), _interval(side), f"{side['correct']}/{side['n']}"]
+
+
+def _with_interval(side: dict[str, Any] | None) -> str:
+    return f"{_percent(side['accuracy'])} [{_interval(side)}]" if side else "n/a"
+
+
+def _interval(side: dict[str, Any]) -> str:
+    # No-break spaces: on a phone a cell may break between a number and its interval, not within one.
+    return f"{100 * side['low']:.1f}\u00a0to\u00a0{100 * side['high']:.1f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _seconds(seconds: float | None) -> str:
+    if seconds is None:
+        return "n/a"
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> str:
+    if not _is_number(value):
+        return "n/a"
+    if isinstance(value, int):
+        return f"{value:,}"
+    # Learning rates need their leading digits, speeds do not need decimals.
+    return f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:,.4f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _cell(value: Any) -> str:
+    text = "none" if value is None else value if isinstance(value, str) else json.dumps(value)
+    # A hash is recognised by its first digits.
+    return f"{text[:16]}…" if len(text) == 64 and " " not in text else text

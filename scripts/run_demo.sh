@@ -1,0 +1,119 @@
+#!/usr/bin/env bash
+# The whole pipeline for both conditions, from nothing to a report.
+#
+#   bash scripts/run_demo.sh                     models that learn, about 10 minutes on 2 CPU cores
+#   bash scripts/run_demo.sh --quick             the same stages at toy size, under 3 minutes
+#   bash scripts/run_demo.sh --gsm8k DIR --text DIR --output-dir outputs/demo_real     with real data
+#
+# Stages whose outputs are complete are skipped; --force redoes them all. Without --gsm8k and --text everything is
+# generated here, and the results are synthetic.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/setup.sh
+
+# -- arguments --------------------------------------------------------------------------------------------------------
+size=demo out="" gsm8k="" text="" force=no seed=0
+usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' scripts/run_demo.sh; }
+while [[ $# -gt 0 ]]; do
+    case "$1" in
+        --quick) size=quick ;;
+        --force) force=yes ;;
+        --gsm8k | --text | --output-dir | --seed)
+            [[ $# -ge 2 ]] || fail "$1 needs a value"
+            case "$1" in --gsm8k) gsm8k=$2 ;; --text) text=$2 ;; --output-dir) out=$2 ;; --seed) seed=$2 ;; esac
+            shift
+            ;;
+        -h | --help) usage && exit 0 ;;
+        *) fail "unknown argument $1; see bash scripts/run_demo.sh --help" ;;
+    esac
+    shift
+done
+[[ $size == quick ]] && name=demo_quick || name=demo
+out=${out:-outputs/$name}
+
+# A folder that was made with other arguments must not pass for this call's.
+arguments="size=$size seed=$seed gsm8k=$gsm8k text=$text"
+if [[ $force == yes ]]; then
+    rm -rf "$out"
+elif [[ -f $out/arguments.txt && $(<"$out/arguments.txt") != "$arguments" ]]; then
+    fail "$out was made with $(<"$out/arguments.txt"); give --force to redo it or another --output-dir"
+fi
+mkdir -p "$out/logs"
+echo "$arguments" >"$out/arguments.txt"
+
+# -- sizes ------------------------------------------------------------------------------------------------------------
+if [[ $size == quick ]]; then
+    documents=1500 eval_items=20 eval_tokens=32 probe_items=30
+else
+    documents=24000 eval_items=300 eval_tokens=96 probe_items=281
+fi
+
+# -- stages -----------------------------------------------------------------------------------------------------------
+# stage NAME FILE COMMAND...: run COMMAND unless FILE, the last thing it writes, is there. One log per stage.
+stage() {
+    local name=$1 file=$2
+    shift 2
+    if [[ -e $file ]]; then
+        echo "[$name] complete, skipped"
+        return
+    fi
+    local started=$SECONDS
+    # Carriage returns of progress bars become lines; bars are drawn rarely, since this is a log and not a terminal.
+    TQDM_MININTERVAL=5 uv run --no-sync python "$@" 2>&1 | stdbuf -oL tr '\r' '\n' |
+        tee "$out/logs/${name// /_}.log" | sed -u "s/^/[$name] /"
+    echo "[$name] done in $((SECONDS - started)) s"
+}
+
+prepare() {
+    local condition=$1
+    stage "text $condition" "$out/raw/${condition}_stats.json" data/prepare_text.py --condition "$condition" \
+        --seed "$seed" --num-documents "$documents" --out-dir "$out/raw" ${gsm8k:+--gsm8k "$gsm8k"} ${text:+--text "$text"}
+    stage "tokens $condition" "$out/processed/$condition/meta.json" data/tokenize_to_bin.py --condition "$condition" \
+        --input "$out/raw/train_$condition.txt" --out-dir "$out/processed/$condition"
+}
+
+train_and_evaluate() {
+    local condition=$1 inject=""
+    [[ $condition == mul_tokens ]] && inject=--inject-mul-tokens
+    local pretrain=$out/pretrain_$condition hf=$out/hf_$condition sft=$out/sft_gsm8k_$condition
+    local eval=$out/eval_sft_gsm8k_$condition
+    stage "pretrain $condition" "$pretrain/run.json" pretrain/train.py --config "pretrain/configs/$size.yaml" --resume \
+        --condition "$condition" --seed "$seed" --data-dir "$out/processed/$condition" --output-dir "$pretrain"
+    stage "export $condition" "$hf/run.json" pretrain/export_hf.py --condition "$condition" \
+        --checkpoint "$pretrain" --output-dir "$hf"
+    stage "sft $condition" "$sft/sft_results.json" sft/sft_gsm8k.py --config "sft/configs/$size.yaml" --force $inject \
+        --condition "$condition" --seed "$seed" --model-path "$hf" --data-path "$out/raw/gsm8k" --output-dir "$sft"
+    stage "gsm8k $condition" "$eval/gsm8k_results.json" eval/run_gsm8k.py --condition "$condition" \
+        --model-path "$sft" --data-path "$out/raw/gsm8k" --output-dir "$eval" \
+        --max-samples "$eval_items" --max-new-tokens "$eval_tokens"
+    stage "probes $condition" "$eval/probes_results.json" eval/run_arithmetic_probes.py --condition "$condition" \
+        --model-path "$sft" --output-dir "$eval" --max-samples "$probe_items" --max-new-tokens "$eval_tokens"
+}
+
+for condition in baseline mul_tokens; do
+    prepare "$condition"
+done
+
+cores=$(getconf _NPROCESSORS_ONLN)
+if command -v nvidia-smi >/dev/null && nvidia-smi --list-gpus >/dev/null 2>&1 || [[ $cores -lt 2 ]]; then
+    for condition in baseline mul_tokens; do
+        train_and_evaluate "$condition"
+    done
+else
+    # Two runs side by side with half the cores each do more work per second than one run with all of them.
+    export OMP_NUM_THREADS=$((cores / 2))
+    train_and_evaluate baseline &
+    baseline_job=$!
+    trap 'kill $baseline_job 2>/dev/null' EXIT
+    train_and_evaluate mul_tokens
+    wait "$baseline_job"
+    trap - EXIT
+fi
+
+description="synthetic: generated world, seed $seed"
+[[ -n $gsm8k$text ]] && description="real data (${gsm8k:+GSM8K }${text:+text }) with the generated world, seed $seed"
+# No marker: the comparison takes seconds, and its folder holds nothing that other stages read.
+stage compare "" scripts/compare_runs.py --output-dir "$out" --data-description "$description" \
+    --baseline "$out"/{pretrain,hf,sft_gsm8k,eval_sft_gsm8k}_baseline \
+    --mul-tokens "$out"/{pretrain,hf,sft_gsm8k,eval_sft_gsm8k}_mul_tokens
+echo "report: $out/report.html (and report.md), after $SECONDS s"

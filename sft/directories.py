@@ -1,0 +1,102 @@
+"""The model directories that an SFT stage reads and writes.
+
+While a run trains, its output directory holds started.json, log.jsonl and checkpoint-*. Its end replaces the whole
+directory in one rename, so a finished model directory, known by its run.json, is all there or not there.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.files import atomic_directory, read_json, write_json
+from tokenizer.mul_facts import VOCAB_SIZE, Condition
+
+MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+STARTED = "started.json"
+CHECKPOINT_STATE = "trainer_state.json"  # what the HF Trainer writes last into a checkpoint
+
+
+def check_parent(model_path: Path, condition: Condition, max_length: int) -> None:
+    """Raise UserError unless `model_path` is a GPT-2 directory of this condition with `max_length` positions."""
+    missing = [name for name in MODEL_FILES if not (model_path / name).is_file()]
+    if missing:
+        raise UserError(
+            f"--model-path {model_path} is not a model directory: it has no {', '.join(missing)}; "
+            "pretrain/export_hf.py writes one"
+        )
+    found = read_json(model_path / "config.json")
+    if found.get("model_type") != "gpt2" or found.get("vocab_size") != VOCAB_SIZE:
+        raise UserError(
+            f"{model_path}: expected a gpt2 model with vocab_size {VOCAB_SIZE}, found {found.get('model_type')} "
+            f"with {found.get('vocab_size')}; the scripts in pretrain/ export and import such directories"
+        )
+    if max_length > found["n_positions"]:
+        raise UserError(
+            f"training.max_length {max_length} exceeds the {found['n_positions']} positions of {model_path}; lower it"
+        )
+    record = read_json(model_path / "run.json") if (model_path / "run.json").is_file() else {}
+    if record.get("condition", condition) != condition:
+        raise UserError(
+            f"--condition {condition}, but {model_path} is a {record['condition']} model; give the {condition} one"
+        )
+
+
+def open_run_directory(output_dir: Path, identity: dict[str, Any], resume: bool, force: bool) -> None:
+    """Make `output_dir` ready for a run of this `identity` (JSON values), new or resumed.
+
+    Raises UserError when it holds a finished run, another run's checkpoints, files that no run wrote, or
+    checkpoints while `resume` is off. With `force`, a run that is there, finished or not, is deleted.
+    """
+    if output_dir.exists() and not output_dir.is_dir():
+        raise UserError(f"--output-dir {output_dir} is a file; choose a directory")
+    is_run = (output_dir / STARTED).exists() or (output_dir / "run.json").exists()
+    if output_dir.exists() and any(output_dir.iterdir()) and not is_run:
+        raise UserError(f"--output-dir {output_dir} holds files that no run wrote; choose another")
+    if is_run and force:
+        shutil.rmtree(output_dir)
+    elif (output_dir / "run.json").exists():
+        raise UserError(f"{output_dir} already holds a finished run; choose another or pass --force")
+    if complete_checkpoints(output_dir):
+        _check_same_run(output_dir, identity)
+        if not resume:
+            raise UserError(f"{output_dir} holds an unfinished run; pass --resume to go on or --force to start anew")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    write_json(output_dir / STARTED, identity)
+
+
+@contextmanager
+def finished_directory(output_dir: Path, keep_checkpoint: bool) -> Iterator[Path]:
+    """Yield the directory to write a finished run into; on success it takes the place of `output_dir`."""
+    with atomic_directory(output_dir) as partial:
+        yield partial
+        if keep_checkpoint:
+            checkpoint = complete_checkpoints(output_dir)[-1]
+            shutil.move(checkpoint, partial / checkpoint.name)
+
+
+def complete_checkpoints(output_dir: Path) -> list[Path]:
+    """The checkpoint-* directories that were saved to their end, by step."""
+    steps = {path: path.name.removeprefix("checkpoint-") for path in output_dir.glob("checkpoint-*")}
+    numbered = sorted((path for path in steps if steps[path].isdigit()), key=lambda path: int(steps[path]))
+    return [path for path in numbered if _is_complete(path)]
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    try:
+        read_json(checkpoint / CHECKPOINT_STATE)
+    except UserError:  # the process died before it had written the state, or while
+        return False
+    return True
+
+
+def _check_same_run(output_dir: Path, identity: dict[str, Any]) -> None:
+    before = read_json(output_dir / STARTED)
+    for key in dict.fromkeys([*before, *identity]):
+        if before.get(key) != identity.get(key):
+            raise UserError(
+                f"{output_dir} holds an unfinished run with {key} {before.get(key)}, this one has "
+                f"{identity.get(key)}; choose another directory or pass --force"
+            )

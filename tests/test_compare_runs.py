@@ -1,0 +1,441 @@
+"""scripts/compare_runs.py on stage directories made here: numbers, the audit field by field, the report."""
+
+import copy
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.errors import UserError
+from common.files import read_json, write_json, write_jsonl
+from common.record import describe_parent
+from eval.stats import mcnemar_exact, paired_difference, wilson_interval
+from scripts import compare_runs, report_plots
+from scripts.report_plots import running_mean
+from tokenizer.mul_facts import CONDITIONS
+
+# Of items 0-9, both are right on 3, only baseline on 3, only mul_tokens on 3, neither on 1.
+RIGHT = {"baseline": range(0, 6), "mul_tokens": range(3, 9)}
+CATEGORIES = ["mul_table"] * 4 + ["mul_multidigit"] * 3 + ["addition"] * 3
+NASTY = "<script src=http://evil.example/x.js>alert(1)</script> <MUL_6_9_54> a < b & c\n```\n| x |"
+
+PRETRAIN_CONFIG = {
+    "model": {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 128, "vocab_size": 50349},
+    "training": {
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        "warmup_steps": 10,
+        "max_steps": 400,
+        "weight_decay": 0.1,
+    },
+    "logging": {"log_every": 10},
+}
+SFT_CONFIG = {"training": {"learning_rate": 3e-5, "max_steps": 50, "packing": True}}
+EVAL_CONFIG = {"data_path": "data/gsm8k/test.jsonl", "max_new_tokens": 256, "max_samples": None}
+
+
+def make_stages(root: Path, condition: str, right: dict[str, range] = RIGHT, n: int = 10) -> dict[str, Path]:
+    """The four stage directories of one condition under `root`, with nested parents, as the pipeline writes them."""
+    names = {"pretrain": "pretrain", "export": "hf", "sft_gsm8k": "sft_gsm8k", "eval": "eval_sft_gsm8k"}
+    stages = {stage: root / f"{name}_{condition}" for stage, name in names.items()}
+    # Injection makes 8,000 tokens of what are 10,000 in baseline, so that 20,000 tokens carry more text.
+    split_tokens = {"baseline": 10_000, "mul_tokens": 8_000}[condition]
+    data = {"documents_sha256": "d" * 64, "fingerprint": condition, "source": "synthetic: generated world"}
+    data |= {"split_tokens": split_tokens, "tokens_seen": 20_000, "documents_seen": 20_000_000 // split_tokens}
+    data |= {"text_bytes_seen": 1_000_000_000 // split_tokens, "mul_tokens_seen": 10_000 - split_tokens}
+    write_record(stages["pretrain"], "pretrain", condition, PRETRAIN_CONFIG, data=data, steps=400, tokens=20_000)
+    results = {"final_train_loss": 2.5, "final_val_loss": 2.75, "val_bits_per_byte": 1.25, "steps": 400}
+    write_json(stages["pretrain"] / "results.json", results)
+    train = [{"step": s, "loss": 10 - s / 60, "lr": 1e-3} for s in range(10, 401, 10)]
+    validation = [{"step": s, "val_loss": 10 - s / 61} for s in range(100, 401, 100)]
+    write_jsonl(stages["pretrain"] / "log.jsonl", train + validation)
+
+    write_record(stages["export"], "export", condition, {}, parent=stages["pretrain"])
+    model = {"model_type": "gpt2", "vocab_size": 50349, "n_layer": 2, "n_head": 2, "n_embd": 64, "n_positions": 128}
+    write_json(stages["export"] / "config.json", model | {"activation_function": "gelu_new"})
+
+    sft_config = SFT_CONFIG | {"model_path": str(stages["export"]), "inject_mul_tokens": condition == "mul_tokens"}
+    write_record(stages["sft_gsm8k"], "sft_gsm8k", condition, sft_config, parent=stages["export"], steps=50)
+    write_json(stages["sft_gsm8k"] / "sft_results.json", {"train_loss": 1.5, "eval_loss": 1.6})
+    log = [{"step": s, "loss": 3 - s / 50} for s in range(1, 51)] + [{"step": 50, "eval_loss": 2.1}]
+    write_jsonl(stages["sft_gsm8k"] / "log.jsonl", log)
+
+    eval_config = EVAL_CONFIG | {"model_path": str(stages["sft_gsm8k"]), "output_dir": str(stages["eval"])}
+    for benchmark in ("gsm8k", "probes"):
+        name = f"run_{benchmark}.json"
+        parent = stages["sft_gsm8k"]
+        more = {"name": name, "data": {"items": n, "sha256": "problems"}}
+        write_record(stages["eval"], f"eval_{benchmark}", condition, eval_config, parent=parent, **more)
+        rows = [response_row(i, i in right[condition], condition) for i in range(n)]
+        if benchmark == "probes":
+            rows = [{**row, "category": CATEGORIES[i % 10]} for i, row in enumerate(rows)]
+        write_jsonl(stages["eval"] / f"{benchmark}_responses.jsonl", rows)
+        write_json(stages["eval"] / f"{benchmark}_results.json", {"accuracy": 0.6})
+    return stages
+
+
+def response_row(index: int, correct: bool, condition: str) -> dict:
+    return {
+        "index": index,
+        "question": f"How much is {index} < 5 & 3?",
+        "gold": str(index),
+        "response": NASTY if index % 2 else f"It is {index}.",
+        "prediction": str(index) if correct else None,
+        "correct": correct,
+        "correct_flexible": True,
+        "mul_tokens": index % 3 if condition == "mul_tokens" else 0,
+        "response_tokens": 10 + index,
+        "finish_reason": "length" if index == 9 else "stop",
+    }
+
+
+def write_record(
+    directory: Path,
+    stage: str,
+    condition: str,
+    config: dict,
+    parent: Path | None = None,
+    name: str = "run.json",
+    **more,
+) -> None:
+    record = {"stage": stage, "condition": condition, "seed": 0, "config": copy.deepcopy(config), "data": {}}
+    record["config"] |= {"condition": condition, "seed": 0, "device": "cpu"}
+    record |= {"parent": describe_parent(parent), "results": {}, "git_commit": "c" * 40, "wall_seconds": 12.5}
+    record |= {"hardware": {"cpu": "some processor", "threads": 2, "accelerator": None, "accelerators": 0}}
+    write_json(directory / name, record | {"started": "2026-01-01T00:00:00+0000"} | more)
+
+
+def change(path: Path, keys: list, value: object) -> None:
+    """Set one nested value of a JSON file."""
+    content = inner = read_json(path)
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    write_json(path, content)
+
+
+def run(monkeypatch, root: Path, sides: dict[str, list[Path]], *more: str) -> int:
+    """Run main() in this process; return its exit code (UserErrors pass)."""
+    flags = ["--baseline", *map(str, sides["baseline"]), "--mul-tokens", *map(str, sides["mul_tokens"])]
+    monkeypatch.setattr(sys, "argv", ["compare_runs.py", *flags, "--output-dir", str(root / "out"), *more])
+    try:
+        compare_runs.main()
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+@pytest.fixture(autouse=True)
+def pictures(monkeypatch, request):
+    """Drawing is most of the time here, so only tests that ask for `drawn` draw; the others get an empty picture."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(report_plots, "_png", lambda draw, colours: b"")
+
+
+@pytest.fixture
+def drawn():
+    """Asks for real plots."""
+
+
+@pytest.fixture
+def stages(tmp_path: Path) -> dict[str, dict[str, Path]]:
+    return {condition: make_stages(tmp_path, condition) for condition in CONDITIONS}
+
+
+def directories(stages: dict[str, dict[str, Path]], *names: str) -> dict[str, list[Path]]:
+    return {c: [stages[c][name] for name in names or stages[c]] for c in CONDITIONS}
+
+
+# ---- numbers
+
+
+def test_numbers_equal_those_worked_out_by_hand(monkeypatch, tmp_path, stages):
+    assert run(monkeypatch, tmp_path, directories(stages)) == 0
+    comparison = read_json(tmp_path / "out" / "comparison.json")
+    gsm8k = comparison["benchmarks"]["gsm8k"]
+    assert gsm8k["paired"] == {"both": 3, "only_baseline": 3, "only_mul_tokens": 3, "neither": 1}
+    low, high = wilson_interval(6, 10)
+    baseline = {"n": 10, "correct": 6, "accuracy": 0.6, "low": low, "high": high}
+    assert {key: gsm8k["baseline"][key] for key in baseline} == baseline
+    assert gsm8k["baseline"]["flexible"]["correct"] == 10
+    assert gsm8k["mul_tokens"]["mul_tokens"] == {"total": 9, "responses": 6}
+    assert gsm8k["baseline"]["mul_tokens"] == {"total": 0, "responses": 0}
+    assert gsm8k["baseline"]["response_tokens"] == {"median": 14.5, "p95": pytest.approx(18.55), "max": 19}
+    assert gsm8k["baseline"]["limit_hits"] == 1
+    assert gsm8k["test"]["p"] == mcnemar_exact(3, 3)
+    assert gsm8k["test"]["difference"] == 0
+    categories = comparison["benchmarks"]["probes"]["categories"]
+    counts = {name: [side[c]["correct"] for c in CONDITIONS] for name, side in categories.items()}
+    assert counts == {"mul_table": [4, 1], "mul_multidigit": [2, 3], "addition": [0, 2]}
+    seen = comparison["data"]
+    assert (seen["baseline"]["text_bytes_seen"], seen["baseline"]["epochs"]) == (100_000, 2.0)
+    assert (seen["mul_tokens"]["text_bytes_seen"], seen["mul_tokens"]["epochs"]) == (125_000, 2.5)
+    assert comparison["training"]["sft_gsm8k"]["baseline"]["eval_loss"] == 1.6
+
+
+def test_the_difference_is_mul_tokens_minus_baseline(monkeypatch, tmp_path):
+    right = {"baseline": range(0, 6), "mul_tokens": range(0, 20)}
+    sides = {c: list(make_stages(tmp_path, c, right, n=30).values()) for c in CONDITIONS}
+    assert run(monkeypatch, tmp_path, sides) == 0
+    test = read_json(tmp_path / "out" / "comparison.json")["benchmarks"]["gsm8k"]["test"]
+    a, b = ([i in right[c] for i in range(30)] for c in CONDITIONS)
+    expected = paired_difference(a, b)
+    assert (test["low"], test["high"], test["p"]) == (expected.low, expected.high, mcnemar_exact(0, 14))
+    assert test["difference"] == pytest.approx(14 / 30)
+    report = (tmp_path / "out" / "report.md").read_text()
+    start = "GSM8K-format accuracy: mul_tokens is better; mul_tokens 66.7%, baseline 20.0%, paired difference +46.7"
+    assert start in report
+    assert "exact McNemar p < 0.001 over 30 items." in report
+
+
+def test_without_significance_the_verdict_says_what_could_have_been_found(monkeypatch, tmp_path):
+    right = {"baseline": range(0, 40), "mul_tokens": range(4, 40)}
+    sides = {c: list(make_stages(tmp_path, c, right, n=100).values()) for c in CONDITIONS}
+    assert run(monkeypatch, tmp_path, sides) == 0
+    sentence = (tmp_path / "out" / "report.md").read_text().split("> **GSM8K-format")[1].split("\n")[0]
+    assert "paired difference −4.0 points" in sentence
+    assert "no difference shown" in sentence
+
+
+def test_running_mean_equals_brute_force():
+    values = list(np.random.default_rng(0).normal(size=23))
+    for window in (1, 2, 5, 40):
+        around = [values[max(0, i - window // 2) : i + (window - 1) // 2 + 1] for i in range(23)]
+        np.testing.assert_allclose(running_mean(values, window), [np.mean(part) for part in around], atol=1e-12)
+
+
+# ---- audit
+
+CHANGES = [
+    ("pretrain", "run.json", ["seed"], 1),
+    ("pretrain", "run.json", ["steps"], 399),
+    ("pretrain", "run.json", ["tokens"], 19_999),
+    ("pretrain", "run.json", ["config", "model", "vocab_size"], 50_304),
+    ("pretrain", "run.json", ["config", "model", "n_layer"], 3),
+    ("pretrain", "run.json", ["config", "training", "learning_rate"], 2e-3),
+    ("pretrain", "run.json", ["config", "training", "warmup_steps"], 11),
+    ("pretrain", "run.json", ["config", "training", "batch_size"], 8),
+    ("pretrain", "run.json", ["config", "training", "max_steps"], 500),
+    ("pretrain", "run.json", ["config", "training", "only_here"], 1),
+    ("pretrain", "run.json", ["data", "documents_sha256"], "e" * 64),
+    ("export", "config.json", ["n_embd"], 128),
+    ("export", "config.json", ["vocab_size"], 50_257),
+    ("sft_gsm8k", "run.json", ["config", "training", "learning_rate"], 1e-5),
+    ("sft_gsm8k", "run.json", ["steps"], 49),
+    ("sft_gsm8k", "run.json", ["seed"], 3),
+    ("eval", "run_gsm8k.json", ["config", "max_new_tokens"], 128),
+    ("eval", "run_gsm8k.json", ["data", "sha256"], "other problems"),
+    ("eval", "run_gsm8k.json", ["data", "items"], 9),
+    ("eval", "run_probes.json", ["config", "max_samples"], 5),
+    # A field of an ancestor, seen only through the chain of parents of the evaluation.
+    (
+        "eval",
+        "run_gsm8k.json",
+        ["parent", "run", "parent", "run", "parent", "run", "config", "model", "n_head"],
+        4,
+    ),
+    ("eval", "run_gsm8k.json", ["parent", "run", "condition"], "mul_tokens"),
+    ("eval", "run_gsm8k.json", ["parent", "run", "parent"], None),
+]
+
+
+@pytest.mark.parametrize(("stage", "name", "keys", "value"), CHANGES, ids=[".".join([c[0], *c[2]]) for c in CHANGES])
+def test_each_changed_field_forbids_the_verdict(monkeypatch, tmp_path, capsys, stages, stage, name, keys, value):
+    change(stages["baseline"][stage] / name, keys, value)
+    # Only the changed directory is given, so a change in an ancestor's record can only be found through the chain.
+    assert run(monkeypatch, tmp_path, directories(stages, stage)) == 1
+    comparison = read_json(tmp_path / "out" / "comparison.json")
+    assert any(keys[-1] in sentence for sentence in comparison["mismatches"])
+    assert all(result["test"] is None for result in comparison["benchmarks"].values())
+    assert "not comparable" in capsys.readouterr().out
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "not comparable" in report and 'class="verdict"' not in report
+
+
+def test_the_refusal_names_field_and_values(monkeypatch, tmp_path, capsys, stages):
+    change(stages["baseline"]["pretrain"] / "run.json", ["config", "training", "max_steps"], 500)
+    assert run(monkeypatch, tmp_path, directories(stages, "pretrain")) == 1
+    line = "not comparable: training.max_steps is 500 in baseline and 400 in mul_tokens (stage pretrain)"
+    assert line in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (["config", "output_dir"], "elsewhere"),
+        (["config", "device"], "cuda"),
+        (["config", "logging", "log_every"], 1),
+        (["config", "inject_mul_tokens"], True),
+        (["data", "fingerprint"], "other"),
+        (["data", "split_tokens"], 1),
+        (["wall_seconds"], 1.0),
+    ],
+    ids=lambda value: ".".join(value) if isinstance(value, list) else "",
+)
+def test_fields_that_may_differ(monkeypatch, tmp_path, stages, keys, value):
+    change(stages["baseline"]["pretrain"] / "run.json", keys, value)
+    assert run(monkeypatch, tmp_path, directories(stages, "pretrain")) == 0
+
+
+def test_documents_that_nobody_recorded_are_not_the_same_documents(monkeypatch, tmp_path, stages):
+    for condition in CONDITIONS:
+        change(stages[condition]["pretrain"] / "run.json", ["data", "documents_sha256"], None)
+    assert run(monkeypatch, tmp_path, directories(stages, "pretrain")) == 1
+    for condition in CONDITIONS:
+        change(stages[condition]["pretrain"] / "run.json", ["data", "fingerprint"], "the same tokens")
+    assert run(monkeypatch, tmp_path, directories(stages, "pretrain")) == 0
+
+
+@pytest.mark.parametrize("kind", ["fewer", "other order", "other question"])
+def test_other_questions_forbid_the_verdict(monkeypatch, tmp_path, stages, kind):
+    path = stages["mul_tokens"]["eval"] / "gsm8k_responses.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    if kind == "other question":
+        rows[4]["question"] = "What else?"
+    write_jsonl(path, {"fewer": rows[:9], "other order": rows[::-1], "other question": rows}[kind])
+    assert run(monkeypatch, tmp_path, directories(stages, "eval")) == 1
+    gsm8k = read_json(tmp_path / "out" / "comparison.json")["benchmarks"]["gsm8k"]
+    assert "paired" not in gsm8k
+    assert gsm8k["baseline"]["n"] == 10
+
+
+def test_a_directory_that_is_not_the_ancestor_of_the_evaluated_model(monkeypatch, tmp_path, capsys, stages):
+    for condition in CONDITIONS:  # retrained after the evaluation, alike in both conditions
+        change(stages[condition]["pretrain"] / "run.json", ["started"], "2026-02-02T00:00:00+0000")
+    assert run(monkeypatch, tmp_path, directories(stages, "pretrain", "eval")) == 1
+    assert (
+        "the run that later stages came from is another in baseline and another in mul_tokens"
+        in capsys.readouterr().out
+    )
+
+
+# ---- what is given
+
+
+@pytest.mark.parametrize("names", [("pretrain",), ("eval",), ("sft_gsm8k", "pretrain"), ("export",)], ids="-".join)
+def test_any_subset_of_stages(monkeypatch, tmp_path, stages, names):
+    assert run(monkeypatch, tmp_path, directories(stages, *names)) == 0
+    comparison = read_json(tmp_path / "out" / "comparison.json")
+    assert set(comparison["benchmarks"]) == ({"gsm8k", "probes"} if "eval" in names else set())
+
+
+def test_a_stage_of_one_condition_only_is_named_and_left_out(monkeypatch, tmp_path, stages):
+    sides = directories(stages)
+    sides["mul_tokens"] = sides["mul_tokens"][1:]
+    assert run(monkeypatch, tmp_path, sides) == 0
+    comparison = read_json(tmp_path / "out" / "comparison.json")
+    assert comparison["only_in_one"] == {"baseline": ["pretrain"], "mul_tokens": []}
+    assert "pretrain" not in comparison["training"]
+    assert "Only given for baseline, so not compared: pretrain." in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_one_run_json_for_both_evaluations(monkeypatch, tmp_path, stages):
+    for condition in CONDITIONS:
+        directory = stages[condition]["eval"]
+        (directory / "run_gsm8k.json").rename(directory / "run.json")
+        (directory / "run_probes.json").unlink()
+    assert run(monkeypatch, tmp_path, directories(stages, "eval")) == 0
+    assert set(read_json(tmp_path / "out" / "comparison.json")["benchmarks"]) == {"gsm8k", "probes"}
+
+
+def test_no_common_stage_is_an_error(monkeypatch, tmp_path, stages):
+    sides = {"baseline": [stages["baseline"]["pretrain"]], "mul_tokens": [stages["mul_tokens"]["eval"]]}
+    with pytest.raises(UserError, match="no stage in common"):
+        run(monkeypatch, tmp_path, sides)
+
+
+def test_a_condition_under_the_wrong_flag_is_an_error(monkeypatch, tmp_path, stages):
+    sides = {"baseline": [stages["mul_tokens"]["pretrain"]], "mul_tokens": [stages["baseline"]["pretrain"]]}
+    with pytest.raises(UserError, match=r"pretrain_mul_tokens is a run of condition mul_tokens.*--baseline"):
+        run(monkeypatch, tmp_path, sides)
+
+
+def test_a_stage_given_twice_is_an_error(monkeypatch, tmp_path, stages):
+    sides = directories(stages, "pretrain", "pretrain")
+    with pytest.raises(UserError, match="both hold stage pretrain"):
+        run(monkeypatch, tmp_path, sides)
+
+
+def test_a_directory_without_a_record_is_an_error(monkeypatch, tmp_path, stages):
+    (stages["baseline"]["pretrain"] / "run.json").unlink()
+    with pytest.raises(UserError, match=r"has no run\.json"):
+        run(monkeypatch, tmp_path, directories(stages, "pretrain"))
+
+
+def test_missing_directory_exits_with_2_and_one_line(tmp_path, stages):
+    script = Path(__file__).parents[1] / "scripts" / "compare_runs.py"
+    arguments = ["--baseline", str(tmp_path / "nowhere"), "--mul-tokens", str(stages["mul_tokens"]["eval"])]
+    command = [sys.executable, str(script), *arguments, "--output-dir", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+# ---- the report
+
+
+class Page(HTMLParser):
+    """Tags, attributes and the text of `pre` elements; checks that tags are balanced."""
+
+    VOID = ("meta", "img", "source")
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags, self.attributes, self.open, self.pre = [], [], [], []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "pre":
+            self.pre.append(data)
+
+
+def test_html_is_one_self_contained_file_that_escapes_responses(monkeypatch, tmp_path, stages, drawn):
+    assert run(monkeypatch, tmp_path, directories(stages), "--data-description", "synthetic: world <0>") == 0
+    html = (tmp_path / "out" / "report.html").read_text()
+    page = Page(html)
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    references = [value for name, value in page.attributes if name in ("src", "srcset", "href", "data", "action")]
+    assert references and all(value.startswith("data:image/png;base64,") for value in references)
+    assert not re.search(r"url\(|@import", html)
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert NASTY in page.pre
+    assert "synthetic: world &lt;0&gt;" in html
+    assert page.tags.count("img") == 3  # two losses, one of accuracies
+
+
+def test_sections_come_in_the_promised_order(monkeypatch, tmp_path, stages):
+    assert run(monkeypatch, tmp_path, directories(stages)) == 0
+    headings = re.findall(r"^## (.*)$", (tmp_path / "out" / "report.md").read_text(), re.MULTILINE)
+    assert headings == [
+        "Benchmarks",
+        "Losses",
+        "Mul tokens and response lengths",
+        "Plots",
+        "Responses side by side",
+        "Compute match",
+        "Text seen in pretraining",
+        "Wall time and hardware",
+        "How it was made",
+    ]
+
+
+def test_synthetic_data_names_itself_without_the_flag(monkeypatch, tmp_path, stages):
+    assert run(monkeypatch, tmp_path, directories(stages)) == 0
+    for name in ("report.md", "report.html"):
+        assert "Data: synthetic: generated world" in (tmp_path / "out" / name).read_text()

@@ -1,0 +1,215 @@
+"""run_gsm8k.py and run_arithmetic_probes.py at toy size, the probes, and what wrong input gets."""
+
+import json
+import sys
+import time
+from decimal import Decimal
+
+import pytest
+import torch
+
+from common.errors import UserError, run_script
+from common.files import read_json, read_jsonl, write_json, write_jsonl
+from eval import run_arithmetic_probes, run_gsm8k
+from eval.benchmark import scored_row
+from eval.engine import Completion
+from eval.probes import CATEGORIES, arithmetic_probes
+from pretrain.hf_weights import save_model_dir
+from pretrain.model import GPT, GPTConfig
+from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
+from tokenizer.mul_facts import EOT_ID, FIRST_MUL_ID, VOCAB_SIZE
+
+PROBLEMS = [
+    {"question": "Tom has 6 boxes of 9 pens. How many pens?", "answer": "6*9 = <<6*9=54>>54\n#### 54"},
+    {"question": "A car costs $1,000 and $234. In total?", "answer": "1000+234=1234\n#### 1,234"},
+    {"question": "He owes 5. How much has he?", "answer": "#### -5"},
+]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """Model directories of both conditions (random weights) and a GSM8K folder."""
+    root = tmp_path_factory.mktemp("eval")
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=64))
+    for condition in ("baseline", "mul_tokens"):
+        save_model_dir(model, root / condition, condition)
+    write_json(root / "mul_tokens" / "run.json", {"stage": "sft_gsm8k", "condition": "mul_tokens"})
+    (root / "data").mkdir()
+    write_jsonl(root / "data" / "test.jsonl", PROBLEMS)
+    return root
+
+
+def run(script, monkeypatch, **flags):
+    argv = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+    monkeypatch.setattr(sys, "argv", [script.__name__, *argv])
+    script.main()
+
+
+def test_probes_are_81_100_100_and_right():
+    probes = arithmetic_probes()
+    assert [sum(p.category == c for p in probes) for c in CATEGORIES] == [81, 100, 100]
+    assert {(p.a, p.b) for p in probes[:81]} == {(a, b) for a in range(1, 10) for b in range(1, 10)}
+    assert all(10 <= p.a <= 99 and 2 <= p.b <= 9 for p in probes[81:181])
+    assert all(1 <= p.a <= 100 and 1 <= p.b <= 100 for p in probes[181:])
+    assert len({p.question for p in probes}) == 281
+    for p in probes:
+        word, value = ("plus", p.a + p.b) if p.category == "addition" else ("times", p.a * p.b)
+        assert (p.question, p.answer) == (f"What is {p.a} {word} {p.b}?", value)
+
+
+def test_probes_follow_their_seed():
+    assert arithmetic_probes() == arithmetic_probes()
+    assert arithmetic_probes(1)[81:] != arithmetic_probes(2)[81:]
+
+
+def test_scored_row_counts_ids_and_reads_the_first_turn():
+    tokenizer = GPT2TokenizerWithMulFacts("mul_tokens")
+    ids = [*tokenizer.encode(" It is <MUL_6_9_54>=54\n#### 54.\nUser: What is 1 times 1?\n#### 1"), EOT_ID]
+    row = scored_row(3, "q", Decimal(54), Completion(ids, [0.0] * len(ids), "stop"), tokenizer)
+    assert (row["index"], row["gold"], row["prediction"], row["correct"]) == (3, "54", "54", True)
+    assert (row["mul_tokens"], row["response_tokens"], row["finish_reason"]) == (1, len(ids), "stop")
+    assert row["response"].startswith(" It is <MUL_6_9_54>=54") and "endoftext" not in row["response"]
+    ids = tokenizer.encode(" That makes 54 pens.")
+    row = scored_row(0, "q", Decimal(54), Completion(ids, [0.0] * len(ids), "length"), tokenizer)
+    assert (row["prediction"], row["correct"], row["correct_flexible"]) == (None, False, True)
+
+
+def test_gsm8k_writes_results_responses_and_record(workspace, tmp_path, monkeypatch, capsys):
+    model_path, output_dir = workspace / "mul_tokens", tmp_path / "out"
+    flags = {"model_path": model_path, "data_path": workspace / "data", "max_new_tokens": 4}
+    run(run_gsm8k, monkeypatch, **flags, output_dir=output_dir)
+    results, rows = read_json(output_dir / "gsm8k_results.json"), read_jsonl(output_dir / "gsm8k_responses.jsonl")
+    assert [row["question"] for row in rows] == [problem["question"] for problem in PROBLEMS]
+    assert [row["gold"] for row in rows] == ["54", "1234", "-5"]
+    assert results["num_total"] == 3 and results["num_correct"] == sum(row["correct"] for row in rows)
+    assert results["mul_tokens_total"] == sum(row["mul_tokens"] for row in rows)
+    assert results["wilson_95"][0] <= results["accuracy"] <= results["wilson_95"][1]
+    record = read_json(output_dir / "run_gsm8k.json")
+    assert (record["stage"], record["condition"], record["data"]["items"]) == ("eval_gsm8k", "mul_tokens", 3)
+    assert record["parent"]["run"]["stage"] == "sft_gsm8k"
+    run(run_gsm8k, monkeypatch, **flags, output_dir=tmp_path / "again", batch_size=1)
+    assert read_jsonl(tmp_path / "again" / "gsm8k_responses.jsonl") == rows
+
+
+def test_probes_share_the_directory_and_have_categories(workspace, tmp_path, monkeypatch, capsys):
+    flags = {"model_path": workspace / "baseline", "output_dir": tmp_path, "max_new_tokens": 2, "max_samples": 4}
+    run(run_gsm8k, monkeypatch, **flags, data_path=workspace / "data" / "test.jsonl")
+    run(run_arithmetic_probes, monkeypatch, **flags)
+    results, rows = read_json(tmp_path / "probes_results.json"), read_jsonl(tmp_path / "probes_responses.jsonl")
+    assert list(results["categories"]) == list(CATEGORIES)
+    assert [part["num_total"] for part in results["categories"].values()] == [4, 4, 4]
+    assert results["num_total"] == len(rows) == 12
+    assert {"category", "a", "b", "correct", "correct_strict", "prediction"} <= set(rows[0])
+    assert all(row["mul_tokens"] == 0 for row in rows), "baseline must never sample a mul id"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{name}.{end}"
+        for benchmark in ("gsm8k", "probes")
+        for name, end in (
+            (f"{benchmark}_results", "json"),
+            (f"{benchmark}_responses", "jsonl"),
+            (f"run_{benchmark}", "json"),
+        )
+    }
+    assert "mul_multidigit" in capsys.readouterr().out
+
+
+def test_ids_that_a_condition_never_uses_are_not_sampled(workspace, tmp_path, monkeypatch, capsys):
+    """A model that wants nothing but padding and mul ids: baseline must say something else."""
+    torch.manual_seed(1)
+    model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=64))
+    with torch.no_grad():
+        model.ln_f.bias.fill_(1.0)
+        model.wte.weight[50261:VOCAB_SIZE] = 1.0
+        model.wte.weight[FIRST_MUL_ID + 5] = 2.0
+    for condition, expected in (("baseline", 0), ("mul_tokens", 6)):
+        save_model_dir(model, tmp_path / condition, condition)
+        out = tmp_path / f"out_{condition}"
+        flags = {"model_path": tmp_path / condition, "max_new_tokens": 6, "max_samples": 1, "output_dir": out}
+        run(run_arithmetic_probes, monkeypatch, **flags)
+        rows = read_jsonl(out / "probes_responses.jsonl")
+        assert [row["mul_tokens"] for row in rows] == [expected] * 3
+        assert all("unused" not in row["response"] for row in rows)
+
+
+def test_default_output_dir_is_named_after_the_model(workspace, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run(run_arithmetic_probes, monkeypatch, model_path=workspace / "baseline", max_new_tokens=1, max_samples=1)
+    assert (tmp_path / "outputs" / "eval_baseline" / "probes_results.json").is_file()
+
+
+def test_another_models_results_are_not_overwritten(workspace, tmp_path, monkeypatch, capsys):
+    flags = {"output_dir": tmp_path, "max_new_tokens": 1, "max_samples": 1}
+    run(run_arithmetic_probes, monkeypatch, model_path=workspace / "baseline", **flags)
+    run(run_arithmetic_probes, monkeypatch, model_path=workspace / "baseline", **flags)
+    with pytest.raises(UserError, match="give another --output-dir"):
+        run(run_arithmetic_probes, monkeypatch, model_path=workspace / "mul_tokens", **flags)
+
+
+@pytest.mark.parametrize("directory", ["mul_tokens", "baseline"])  # one has a run.json, one only tokenizer files
+def test_the_condition_must_be_the_models(workspace, tmp_path, monkeypatch, directory):
+    other = {"mul_tokens": "baseline", "baseline": "mul_tokens"}[directory]
+    flags = {"output_dir": tmp_path, "data_path": workspace / "data"}
+    with pytest.raises(UserError, match=f"is a model of {directory}"):
+        run(run_gsm8k, monkeypatch, model_path=workspace / directory, condition=other, **flags)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist"),
+        ("{", "line 1 is not valid JSON"),
+        ("", "holds no problems"),
+        ("[1]", "problem 1: expected the strings"),
+        (json.dumps(PROBLEMS[0]) + '\n{"question": "a"}', "problem 2: expected the strings"),
+        ('{"question": "a", "answer": "54"}', "no number after '####'"),
+    ],
+)
+def test_bad_problem_files_are_named(tmp_path, content, message):
+    path = tmp_path / "problems.jsonl"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        run_gsm8k.load_problems(str(path))
+
+
+def test_parquet_problems(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(PROBLEMS), tmp_path / "test.parquet")
+    problems = run_gsm8k.load_problems(str(tmp_path / "test.parquet"))
+    assert [int(problem.gold) for problem in problems] == [54, 1234, -5]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model-path", "{root}/data"], "is not a model directory"),
+        (["--model-path", "{root}/baseline", "--max-samples", "0"], "--max-samples 0: expected at least 1"),
+        (["--model-path", "{root}/baseline", "--condition", "mul"], "--condition"),
+    ],
+)
+@pytest.mark.parametrize("script", [run_gsm8k, run_arithmetic_probes])
+def test_wrong_input_is_one_line_and_exit_code_2(workspace, monkeypatch, capsys, script, flags, message):
+    monkeypatch.setattr(sys, "argv", [script.__name__, *(flag.format(root=workspace) for flag in flags)])
+    with pytest.raises(SystemExit) as stop:
+        run_script(script.main)
+    stderr = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert stderr.startswith("error: ") and message in stderr and stderr.count("\n") == 1
+
+
+def test_without_network_a_hub_id_is_one_line_within_seconds(tmp_path, monkeypatch):
+    import datasets
+    from huggingface_hub import HfApi
+
+    def unreachable(*arguments, **options):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(HfApi, "dataset_info", unreachable)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)  # the loader sets it; put back after the test
+    started = time.perf_counter()
+    with pytest.raises(UserError, match=r"nor readable from the hub .* give --data-path"):
+        run_gsm8k.load_problems("nobody/no-such-data-set")
+    assert time.perf_counter() - started < 10  # retries would take 20 s and more

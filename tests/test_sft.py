@@ -1,0 +1,465 @@
+"""sft/: what is trained, that packing and the short head change nothing, how runs end, resume and refuse."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GPT2Config, GPT2LMHeadModel
+from trl import SFTTrainer
+
+from common.errors import UserError, run_script
+from common.files import read_json, read_jsonl, write_json, write_jsonl
+from data.formats import chat_completion, chat_prompt
+from sft import sft_gsm8k
+from sft.directories import complete_checkpoints
+from sft.examples import TokenizedExamples, load_gsm8k_train, split_examples, tokenize_examples
+from sft.packing import IGNORED, PackedRows, balanced_rows
+from sft.settings import SFTSettings
+from sft.training import LabelledRowsTrainer, build_trainer, load_parent, mean_over_steps, quiet_libraries
+from tokenizer.hf_gpt2_with_mul import build_hf_tokenizer
+from tokenizer.mul_facts import EOT_ID, VOCAB_SIZE, MulFactTokens, suppressed_ids
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = [
+    {
+        "question": f"Sam has {a} bags with {b} lemons ({a}*{b}) in each. How many?",
+        "answer": f"There are {a} * {b} = <<{a}*{b}={a * b}>>{a * b} lemons"
+        + " in the bags" * (a % 3)
+        + f".\n#### {a * b}",
+    }
+    for a in range(2, 10)
+    for b in (3, 7)
+]
+PAIRS = [(chat_prompt(e["question"]), chat_completion(e["answer"])) for e in EXAMPLES]
+TOY = """
+training: {epochs: 2, batch_size: 4, micro_batch_size: 4, max_length: 96, learning_rate: 1.0e-2, dtype: float32}
+eval: {fraction: 0.25, interval: 3}
+logging: {interval: 1}
+checkpoint: {interval: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """A folder with two parent models, training data and a config."""
+    folder = tmp_path_factory.mktemp("toy")
+    quiet_libraries()
+    for condition in ("baseline", "mul_tokens"):
+        torch.manual_seed(0)
+        shape = dict(vocab_size=VOCAB_SIZE, n_positions=96, n_embd=8, n_layer=2, n_head=2)
+        dropout = dict(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+        model = GPT2LMHeadModel(GPT2Config(**shape, **dropout, bos_token_id=EOT_ID, eos_token_id=EOT_ID))
+        model.generation_config = GenerationConfig(
+            bos_token_id=EOT_ID, eos_token_id=EOT_ID, pad_token_id=EOT_ID, suppress_tokens=suppressed_ids(condition)
+        )
+        model.save_pretrained(folder / condition)
+        build_hf_tokenizer(condition).save_pretrained(folder / condition)
+        write_json(folder / condition / "run.json", {"condition": condition})
+    write_jsonl(folder / "train.jsonl", EXAMPLES)
+    (folder / "toy.yaml").write_text(TOY)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(toy):
+    return AutoTokenizer.from_pretrained(toy / "mul_tokens")
+
+
+@pytest.fixture(scope="module")
+def trainer(toy, tokenizer, tmp_path_factory):
+    """A trainer on a toy model with weights large enough for documents to matter to each other."""
+    model, _ = load_parent(toy / "mul_tokens", "mul_tokens")
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    values = SFTSettings()
+    values.training.max_length = 96
+    train = tokenize_examples(tokenizer, PAIRS, max_length=96)
+    return build_trainer(
+        model,
+        tokenizer,
+        train,
+        TokenizedExamples([]),
+        values,
+        tmp_path_factory.mktemp("out"),
+        seed=0,
+        device_name="cpu",
+    )
+
+
+def command(toy, output, condition="baseline", *extra):
+    inject = ["--inject-mul-tokens"] if condition == "mul_tokens" else []
+    return [
+        *("--model-path", str(toy / condition), "--output-dir", str(output), "--condition", condition),
+        *("--config", str(toy / "toy.yaml"), "--data-path", str(toy / "train.jsonl"), "--device", "cpu"),
+        *inject,
+        *extra,
+    ]
+
+
+def run(monkeypatch, arguments):
+    monkeypatch.setattr(sys, "argv", ["sft_gsm8k.py", *arguments])
+    sft_gsm8k.main()
+
+
+# ---- labels
+
+
+def test_the_answer_and_one_end_of_text_are_trained_and_nothing_else(tokenizer):
+    rows = tokenize_examples(tokenizer, PAIRS, max_length=96).rows
+    for row, (prompt, completion) in zip(rows, PAIRS, strict=True):
+        trained = [label for label in row["labels"] if label != IGNORED]
+        assert tokenizer.decode(trained) == completion
+        assert trained.count(EOT_ID) == 1
+        untrained = [i for i, label in zip(row["input_ids"], row["labels"], strict=True) if label == IGNORED]
+        assert tokenizer.decode(untrained) == prompt
+
+
+def test_labels_equal_those_of_trl(trainer, tokenizer, monkeypatch):
+    """TRL tokenizes prompt and completion together and masks what they share with the prompt alone."""
+    monkeypatch.setattr(trainer, "completion_only_loss", True)
+    pairs = Dataset.from_list([{"prompt": prompt, "completion": completion} for prompt, completion in PAIRS])
+    theirs = trainer._prepare_dataset(pairs, tokenizer, trainer.args, False, None, "train")
+    ours = tokenize_examples(tokenizer, PAIRS, max_length=96).rows
+    assert theirs["labels"][:] == [row["labels"] for row in ours]
+    assert theirs["input_ids"][:] == [row["input_ids"] for row in ours]
+
+
+def test_end_of_text_inside_an_answer_is_text(tokenizer):
+    pair = (chat_prompt("What ends a text?"), chat_completion("It is <|endoftext|>."))
+    (row,) = tokenize_examples(tokenizer, [pair], max_length=96).rows
+    assert row["labels"].count(EOT_ID) == 1
+    assert tokenizer.decode(row["input_ids"]) == "".join(pair)
+
+
+def test_a_long_example_is_cut_and_counted(tokenizer):
+    whole = tokenize_examples(tokenizer, PAIRS, max_length=96)
+    cut = tokenize_examples(tokenizer, PAIRS, max_length=50)
+    assert cut.truncated == sum(len(row["labels"]) > 50 for row in whole.rows) > 0
+    assert [row["labels"] for row in cut.rows] == [row["labels"][:50] for row in whole.rows]
+    assert cut.labelled_tokens == sum(label != IGNORED for row in cut.rows for label in row["labels"])
+
+
+def test_a_prompt_that_fills_max_length_is_an_error(tokenizer):
+    with pytest.raises(UserError, match=r"training.max_length 10"):
+        tokenize_examples(tokenizer, PAIRS, max_length=10)
+
+
+# ---- packing
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_rows_hold_every_document_once_and_fit(lengths):
+    rows = balanced_rows(lengths, row_length=50)
+    assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
+    assert max(sum(lengths[i] for i in row) for row in rows) <= 50
+
+
+def test_packing_computes_few_padding_tokens_on_gsm8k_like_lengths():
+    lengths = np.random.default_rng(0).gamma(shape=6.5, scale=24.5, size=7473).clip(40, 442).astype(int)
+    used = computed = 0
+    for i in range(0, len(lengths), 32):
+        batch = lengths[i : i + 32].tolist()
+        rows = balanced_rows(batch, row_length=512)
+        used += sum(batch)
+        computed += len(rows) * max(sum(batch[i] for i in row) for row in rows)
+    assert used / computed > 0.94
+
+
+def test_packed_rows_hold_every_token_once_with_its_label_and_position(trainer):
+    rows = list(trainer.train_dataset)
+    batch = PackedRows(96, EOT_ID)(rows)
+    starts = {(b, t) for b, t in (batch["position_ids"] == 0).nonzero().tolist()}
+    found = []
+    for b, t in starts:
+        length = 1
+        while t + length < batch["input_ids"].size(1) and batch["position_ids"][b, t + length] == length:
+            length += 1
+        span = (b, slice(t, t + length))
+        found.append((batch["input_ids"][span].tolist(), batch["labels"][span].tolist()))
+    padding = [([EOT_ID], [IGNORED])]
+    documents = [document for document in found if document != padding[0]]
+    assert sorted(documents) == sorted((row["input_ids"], row["labels"]) for row in rows)
+
+
+def test_packed_loss_is_the_token_weighted_loss_of_the_documents_alone(trainer):
+    rows = list(trainer.train_dataset)
+    with torch.no_grad():
+        packed, labelled = trainer.labelled_loss(trainer.model, PackedRows(96, EOT_ID)(rows))
+        total = 0.0
+        for row in rows:
+            ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
+            count = sum(label != IGNORED for label in row["labels"])
+            total += trainer.model(input_ids=ids, labels=labels).loss.item() * count
+    assert labelled == sum(label != IGNORED for row in rows for label in row["labels"])
+    assert packed.item() == pytest.approx(total / labelled, abs=1e-5)
+
+
+def test_a_document_does_not_see_the_one_before_it(trainer):
+    collate = PackedRows(200, EOT_ID)
+    batch = collate([dict(row) for row in list(trainer.train_dataset)[:4]])
+    second = (batch["position_ids"][0] == 0).nonzero().flatten()[1].item()
+    changed = batch["input_ids"].clone()
+    changed[0, :second] = 11
+    with torch.no_grad():
+        before, after = (
+            trainer.model.transformer(input_ids=ids, position_ids=batch["position_ids"]).last_hidden_state
+            for ids in (batch["input_ids"], changed)
+        )
+    assert (before[0, :second] - after[0, :second]).abs().max() > 0.1
+    assert (before[0, second:] - after[0, second:]).abs().max() == 0
+
+
+# ---- loss
+
+
+def test_loss_and_gradients_equal_trl(trainer):
+    """Two micro-batches of unequal length, with the token count of both, as in gradient accumulation."""
+    rows = list(trainer.train_dataset)
+    batches = [PackedRows(96, EOT_ID)(part) for part in (rows[:3], rows[3:])]
+    tokens = sum((batch["labels"][:, 1:] != IGNORED).sum() for batch in batches)
+    found = []
+    for compute_loss in (LabelledRowsTrainer.compute_loss, SFTTrainer.compute_loss):
+        trainer.model.zero_grad()
+        loss = sum(compute_loss(trainer, trainer.model, dict(batch), num_items_in_batch=tokens) for batch in batches)
+        loss.backward()
+        found.append((loss.item(), {name: p.grad.clone() for name, p in trainer.model.named_parameters()}))
+    (ours, our_grads), (theirs, their_grads) = found
+    assert ours == pytest.approx(theirs, abs=1e-5)
+    for name, grad in our_grads.items():
+        torch.testing.assert_close(grad, their_grads[name], atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(trainer):
+    with pytest.raises(UserError, match="the loss is nan"):
+        trainer.log({"loss": float("nan"), "learning_rate": 1e-3})
+
+
+def test_train_loss_weighs_rows_by_the_steps_they_cover():
+    assert mean_over_steps([{"step": 2, "loss": 1.0}, {"step": 3, "loss": 4.0}]) == 2.0
+
+
+# ---- examples
+
+
+def test_the_split_is_seeded_and_in_file_order():
+    train, held_out = split_examples(EXAMPLES, 12, 0.25, seed=3)
+    assert (len(train), len(held_out)) == (9, 3)
+    assert (train, held_out) == split_examples(EXAMPLES, 12, 0.25, seed=3)
+    assert [e for e in EXAMPLES if e in train] == train
+    assert not any(e in train for e in held_out)
+
+
+def test_training_on_a_test_question_is_an_error(tmp_path):
+    write_jsonl(tmp_path / "train.jsonl", EXAMPLES)
+    write_jsonl(tmp_path / "test.jsonl", [{"question": EXAMPLES[3]["question"] + " ", "answer": "#### 1"}])
+    with pytest.raises(UserError, match="1 questions of the test set"):
+        load_gsm8k_train(tmp_path, "unused")
+
+
+def test_an_example_of_another_shape_is_an_error(tmp_path):
+    write_jsonl(tmp_path / "train.jsonl", [EXAMPLES[0], {"question": "What?"}])
+    with pytest.raises(UserError, match=r"train.jsonl, example 2"):
+        load_gsm8k_train(tmp_path, "unused")
+
+
+def test_an_unreachable_hub_is_an_error_that_names_the_remedy(monkeypatch):
+    def unreachable(*_, **__):
+        raise ConnectionError
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", unreachable)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="--data-path"):
+        load_gsm8k_train(None, "nobody/no-such-data")
+
+
+# ---- runs
+
+
+@pytest.fixture(scope="module")
+def finished(toy, tmp_path_factory):
+    """A whole run of each condition."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for condition in ("baseline", "mul_tokens"):
+            run(monkeypatch, command(toy, folder / condition, condition))
+    return folder
+
+
+def test_a_run_writes_a_model_directory_and_what_it_was(finished, toy):
+    directory = finished / "mul_tokens"
+    model, parent = (AutoModelForCausalLM.from_pretrained(path) for path in (directory, toy / "mul_tokens"))
+    assert not torch.equal(model.transformer.wte.weight, parent.transformer.wte.weight)
+    assert model.lm_head.weight is model.transformer.wte.weight
+    assert GenerationConfig.from_pretrained(directory).suppress_tokens == suppressed_ids("mul_tokens")
+    assert AutoTokenizer.from_pretrained(directory).encode("<MUL_2_3_6>") == [MulFactTokens().id_of(2, 3)]
+    record, results = read_json(directory / "run.json"), read_json(directory / "sft_results.json")
+    assert (record["stage"], record["condition"], record["steps"]) == ("sft_gsm8k", "mul_tokens", 6)
+    assert (results["examples"], results["eval_examples"], results["epochs"]) == (12, 4, 2)
+    assert 0.8 < results["packing_efficiency"] <= 1
+    rows = read_jsonl(directory / "log.jsonl")
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in rows if "eval_loss" in row] == [3, 6]
+    assert results["eval_loss"] == rows[-1]["eval_loss"] < rows[3]["eval_loss"] < 11
+    assert set(rows[0]) == {"step", "loss", "lr"}
+    assert not list(directory.glob("checkpoint-*"))
+
+
+def test_both_conditions_see_the_same_examples_in_as_many_steps(finished):
+    records = [read_json(finished / condition / "run.json") for condition in ("baseline", "mul_tokens")]
+    for key in ("documents_sha256", "examples"):
+        assert records[0]["data"][key] == records[1]["data"][key]
+    assert records[0]["steps"] == records[1]["steps"]
+    assert records[0]["tokens"] > records[1]["tokens"]
+
+
+def test_only_answers_are_injected(toy, tmp_path, monkeypatch):
+    seen = []
+
+    class Stop(Exception):
+        pass
+
+    def keep_rows(model, tokenizer, train, *_):
+        seen.append((tokenizer, train))
+        raise Stop
+
+    monkeypatch.setattr("sft.training.build_trainer", keep_rows)
+    with pytest.raises(Stop):
+        run(monkeypatch, command(toy, tmp_path / "out", "mul_tokens"))
+    tokenizer, train = seen[0]
+    mul_facts = MulFactTokens()
+    for row in train.rows:
+        inputs = sum(mul_facts.is_mul_id(i) for i in row["input_ids"])
+        assert inputs == sum(mul_facts.is_mul_id(i) for i in row["labels"]) == 2
+        prompt = tokenizer.decode([i for i, label in zip(row["input_ids"], row["labels"], strict=True) if label < 0])
+        assert "*" in prompt and "MUL" not in prompt
+    assert train.mul_tokens_in_labels == 2 * len(train.rows)
+
+
+def test_a_resumed_run_equals_one_that_was_not_stopped(finished, toy, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "resumed"
+    log = LabelledRowsTrainer.log
+
+    def log_until_step_5(self, logs, start_time=None):
+        if self.state.global_step == 5:
+            raise InterruptedError
+        log(self, logs, start_time)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LabelledRowsTrainer, "log", log_until_step_5)
+        with pytest.raises(InterruptedError):
+            run(patch, command(toy, output))
+    (output / "checkpoint-5").mkdir()  # a save that was cut short
+    assert [path.name for path in complete_checkpoints(output)] == ["checkpoint-4"]
+    assert_error(monkeypatch, capsys, command(toy, output), "pass --resume")
+    assert_error(
+        monkeypatch, capsys, command(toy, output, "baseline", "--resume", "--seed", "1"), "seed 0, this one has 1"
+    )
+    run(monkeypatch, command(toy, output, "baseline", "--resume"))
+    for name in ("model.safetensors", "log.jsonl"):
+        assert (output / name).read_bytes() == (finished / "baseline" / name).read_bytes()
+    losses = [read_json(path / "sft_results.json")["train_loss"] for path in (output, finished / "baseline")]
+    assert losses[0] == losses[1]
+
+
+def test_accumulated_micro_batches_equal_one_batch(finished, toy, tmp_path, monkeypatch):
+    extra = ("--training.micro-batch-size", "2", "--checkpoint.keep")
+    run(monkeypatch, command(toy, tmp_path / "out", "baseline", *extra))
+    rows, expected = (read_jsonl(path / "log.jsonl") for path in (tmp_path / "out", finished / "baseline"))
+    assert [row.get("loss") for row in rows] == pytest.approx([row.get("loss") for row in expected], abs=1e-4)
+    assert [path.name for path in complete_checkpoints(tmp_path / "out")] == ["checkpoint-6"]
+
+
+def test_the_trained_model_ends_its_answers(toy, tmp_path, monkeypatch):
+    write_jsonl(tmp_path / "train.jsonl", [{"question": "Say yes.", "answer": "yes"}] * 8)
+    extra = (
+        "--data-path",
+        str(tmp_path),
+        "--training.epochs",
+        "20",
+        "--eval.fraction",
+        "0",
+        "--training.learning-rate",
+    )
+    run(monkeypatch, command(toy, tmp_path / "out", "baseline", *extra, "5e-2"))
+    model, tokenizer = load_parent(tmp_path / "out", "baseline")
+    ids = tokenizer(chat_prompt("Say yes."), return_tensors="pt")
+    generated = model.generate(**ids, max_new_tokens=8, do_sample=False)[0, ids.input_ids.size(1) :]
+    assert tokenizer.decode(generated) == chat_completion("yes")
+
+
+# ---- errors
+
+
+def assert_error(monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(sys, "argv", ["sft_gsm8k.py", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        run_script(sft_gsm8k.main)
+    lines = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2
+    assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--inject-mul-tokens"], "leave it off in baseline"),
+        (["--condition", "mul_tokens"], "is a baseline model"),
+        (["--model-path", "no/such/model"], "no/such/model is not a model directory"),
+        (["--data-path", "no/such/data.jsonl"], "no/such/data.jsonl does not exist"),
+        (["--training.max-length", "128"], "exceeds the 96 positions"),
+        (["--training.micro-batch-size", "3"], "does not divide"),
+        (["--training.epochs", "0"], "training.epochs is 0"),
+        (["--eval.fraction", "1.0"], "eval.fraction is 1.0"),
+        (["--logging.interval", "4"], "must be a multiple of logging.interval 4"),
+        (["--training.max-length", "10"], "leaves no room"),
+        (["--training.epoch", "2"], "--training.epoch"),
+    ],
+)
+def test_a_mistake_is_one_line(toy, tmp_path, monkeypatch, capsys, extra, message):
+    assert_error(monkeypatch, capsys, [*command(toy, tmp_path / "out"), *extra], message)
+
+
+def test_the_tokenizer_of_the_other_condition_is_an_error(toy, tmp_path, monkeypatch, capsys):
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    for file in (toy / "baseline").iterdir():
+        if file.name != "run.json":
+            (parent / file.name).symlink_to(file)
+    arguments = command(toy, tmp_path / "out", "mul_tokens", "--model-path", str(parent))
+    assert_error(monkeypatch, capsys, arguments, "lacks the mul tokens")
+
+
+def test_a_finished_directory_is_kept_unless_forced(finished, toy, monkeypatch, capsys):
+    output = finished / "baseline"
+    assert_error(monkeypatch, capsys, command(toy, output, "baseline", "--resume"), "already holds a finished run")
+    before = (output / "model.safetensors").read_bytes()
+    run(monkeypatch, command(toy, output, "baseline", "--force"))
+    assert (output / "model.safetensors").read_bytes() == before  # the same seed, the same run
+
+
+def test_a_directory_with_other_files_is_not_touched(toy, tmp_path, monkeypatch, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert_error(monkeypatch, capsys, command(toy, tmp_path, "baseline", "--force"), "holds files that no run wrote")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_the_shipped_configs_parse():
+    for name in ("gsm8k", "demo", "quick"):
+        path = ROOT / "sft/configs" / f"{name}.yaml"
+        assert sft_gsm8k.parse_config(sft_gsm8k.Config, ["--config", str(path)]).config == path
+
+
+def test_the_script_runs_as_a_command():
+    done = subprocess.run(
+        [sys.executable, "sft/sft_gsm8k.py", "--model-path", "nowhere"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --model-path nowhere is not a model directory")
