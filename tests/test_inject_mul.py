@@ -39,6 +39,7 @@ REWRITTEN = [
     ("6*9=54!", f"{T}!", "the result shows that it is no factorial"),
     ("**Answer: 6*9=54**", f"**Answer: {T}**", "bold text"),
     ("* 6*9=54", f"* {T}", "list item, asterisk"),
+    ("* -6*9", f"* -{T}", "list item, asterisk, sign"),
     ("- 6*9=54\n- 7*8=56", f"- {T}\n- <MUL_7_8_56>", "list items, dash"),
     ("1) 6*9=54", f"1) {T}", "numbered item"),
     ("6*9=54\n7*8=56", f"{T}\n<MUL_7_8_56>", "lines"),
@@ -120,6 +121,9 @@ KEPT = [
     ("50% * 6*9", "chain"),
     ("7%6*9", "remainder"),
     ("√6*9", "root"),
+    ("2^-6*9", "(2^-6)*9"),
+    ("3/-6*9", "(3/-6)*9"),
+    ("1e-6*9", "scientific notation"),
     ("**6*9**", "bold text that touches it reads as a power"),
     # wrong or unclear results
     ("6*9=55", "wrong"),
@@ -199,10 +203,6 @@ def test_stats_count_each_product_once():
     assert weak + strict == InjectionStats(with_result=4, bare=1, wrong_result=2, refused=5)
 
 
-def test_facts_count_mirrored_products_once():
-    assert MulExpressionInjector().inject("9*6 6*9") == f"{T} {T}"
-
-
 FRAGMENTS = st.sampled_from(
     [
         *"0123456789",
@@ -233,7 +233,7 @@ _FACT_OF_TOKEN = {
     token: MulFactTokens().fact(i) for token, i in zip(MulFactTokens().tokens, MulFactTokens().ids, strict=True)
 }
 NUMBERS = st.sampled_from(["1", "2", "3", "6", "9", "12", "2.5", "(2+3)", "0.6"])
-OPERATORS = st.sampled_from(["*", " * ", "×", "+", " + ", "-", " - ", "/", " / ", "%", "^", "*-"])
+OPERATORS = st.sampled_from(["*", " * ", "×", "+", " + ", "-", " - ", "/", " / ", "%", "^", "*-", "/-", "^-"])
 
 
 @settings(max_examples=400, deadline=None, derandomize=True)

@@ -45,8 +45,10 @@ _SIGNS_OF_A_PRODUCT = tuple(
 )
 
 # Ends of the text before a product, starts of the text after it, that forbid a rewrite.
+_STRONG = f"/÷^%√{_TIMES}"
 _FORBIDDEN_BEFORE = re.compile(
-    rf"(?:[\w.\\)\]}}/÷^%√{_TIMES}]|\d{_JOINT}|\S{_GAP}(?:[/÷^%√{_TIMES}]|(?<!{_LETTER})x){_GAP})\Z"
+    rf"(?:[\w.\\)\]}}]|\d(?:{_JOINT}|[eE][+{_MINUS}])"
+    rf"|(?:[{_STRONG}]|\S{_GAP}(?:[{_STRONG}]|(?<!{_LETTER})x){_GAP})[+±{_MINUS}]*)\Z"
 )
 _FORBIDDEN_AFTER = re.compile(rf"[\w(!⁄]|{_JOINT}\d|/\d|{_GAP}(?:[%^{_TIMES}]|\d+[/⁄]\d|x(?!{_LETTER}))")
 _TIED_BEFORE = re.compile(rf"[{_MINUS}]\Z")
