@@ -182,6 +182,8 @@ def build_trainer(
         include_num_input_tokens_seen="all",  # padding too: for the packing efficiency
         save_steps=settings.checkpoint.interval,
         save_total_limit=1,
+        ddp_find_unused_parameters=False,
+        log_level_replica="error",
         disable_tqdm=True,
         report_to="none",
     )

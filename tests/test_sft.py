@@ -4,12 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GPT2Config, GPT2LMHeadModel
 from trl import SFTTrainer
 
@@ -18,8 +15,8 @@ from common.files import read_json, read_jsonl, write_json, write_jsonl
 from data.formats import chat_completion, chat_prompt
 from sft import sft_gsm8k
 from sft.directories import complete_checkpoints
-from sft.examples import TokenizedExamples, load_gsm8k_train, split_examples, tokenize_examples
-from sft.packing import IGNORED, PackedRows, balanced_rows
+from sft.examples import TokenizedExamples, tokenize_examples
+from sft.packing import IGNORED, PackedRows
 from sft.settings import SFTSettings
 from sft.training import LabelledRowsTrainer, build_trainer, load_parent, mean_over_steps, quiet_libraries
 from tokenizer.hf_gpt2_with_mul import build_hf_tokenizer
@@ -98,8 +95,7 @@ def command(toy, output, condition="baseline", *extra):
     return [
         *("--model-path", str(toy / condition), "--output-dir", str(output), "--condition", condition),
         *("--config", str(toy / "toy.yaml"), "--data-path", str(toy / "train.jsonl"), "--device", "cpu"),
-        *inject,
-        *extra,
+        *(*inject, *extra),
     ]
 
 
@@ -139,38 +135,13 @@ def test_end_of_text_inside_an_answer_is_text(tokenizer):
 
 
 def test_a_long_example_is_cut_and_counted(tokenizer):
-    whole = tokenize_examples(tokenizer, PAIRS, max_length=96)
-    cut = tokenize_examples(tokenizer, PAIRS, max_length=50)
+    whole, cut = (tokenize_examples(tokenizer, PAIRS, max_length) for max_length in (96, 50))
     assert cut.truncated == sum(len(row["labels"]) > 50 for row in whole.rows) > 0
     assert [row["labels"] for row in cut.rows] == [row["labels"][:50] for row in whole.rows]
     assert cut.labelled_tokens == sum(label != IGNORED for row in cut.rows for label in row["labels"])
 
 
-def test_a_prompt_that_fills_max_length_is_an_error(tokenizer):
-    with pytest.raises(UserError, match=r"training.max_length 10"):
-        tokenize_examples(tokenizer, PAIRS, max_length=10)
-
-
 # ---- packing
-
-
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=60))
-@settings(max_examples=200, deadline=None)
-def test_rows_hold_every_document_once_and_fit(lengths):
-    rows = balanced_rows(lengths, row_length=50)
-    assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
-    assert max(sum(lengths[i] for i in row) for row in rows) <= 50
-
-
-def test_packing_computes_few_padding_tokens_on_gsm8k_like_lengths():
-    lengths = np.random.default_rng(0).gamma(shape=6.5, scale=24.5, size=7473).clip(40, 442).astype(int)
-    used = computed = 0
-    for i in range(0, len(lengths), 32):
-        batch = lengths[i : i + 32].tolist()
-        rows = balanced_rows(batch, row_length=512)
-        used += sum(batch)
-        computed += len(rows) * max(sum(batch[i] for i in row) for row in rows)
-    assert used / computed > 0.94
 
 
 def test_packed_rows_hold_every_token_once_with_its_label_and_position(trainer):
@@ -184,8 +155,7 @@ def test_packed_rows_hold_every_token_once_with_its_label_and_position(trainer):
             length += 1
         span = (b, slice(t, t + length))
         found.append((batch["input_ids"][span].tolist(), batch["labels"][span].tolist()))
-    padding = [([EOT_ID], [IGNORED])]
-    documents = [document for document in found if document != padding[0]]
+    documents = [document for document in found if document != ([EOT_ID], [IGNORED])]  # that is padding
     assert sorted(documents) == sorted((row["input_ids"], row["labels"]) for row in rows)
 
 
@@ -246,40 +216,6 @@ def test_train_loss_weighs_rows_by_the_steps_they_cover():
     assert mean_over_steps([{"step": 2, "loss": 1.0}, {"step": 3, "loss": 4.0}]) == 2.0
 
 
-# ---- examples
-
-
-def test_the_split_is_seeded_and_in_file_order():
-    train, held_out = split_examples(EXAMPLES, 12, 0.25, seed=3)
-    assert (len(train), len(held_out)) == (9, 3)
-    assert (train, held_out) == split_examples(EXAMPLES, 12, 0.25, seed=3)
-    assert [e for e in EXAMPLES if e in train] == train
-    assert not any(e in train for e in held_out)
-
-
-def test_training_on_a_test_question_is_an_error(tmp_path):
-    write_jsonl(tmp_path / "train.jsonl", EXAMPLES)
-    write_jsonl(tmp_path / "test.jsonl", [{"question": EXAMPLES[3]["question"] + " ", "answer": "#### 1"}])
-    with pytest.raises(UserError, match="1 questions of the test set"):
-        load_gsm8k_train(tmp_path, "unused")
-
-
-def test_an_example_of_another_shape_is_an_error(tmp_path):
-    write_jsonl(tmp_path / "train.jsonl", [EXAMPLES[0], {"question": "What?"}])
-    with pytest.raises(UserError, match=r"train.jsonl, example 2"):
-        load_gsm8k_train(tmp_path, "unused")
-
-
-def test_an_unreachable_hub_is_an_error_that_names_the_remedy(monkeypatch):
-    def unreachable(*_, **__):
-        raise ConnectionError
-
-    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", unreachable)
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="--data-path"):
-        load_gsm8k_train(None, "nobody/no-such-data")
-
-
 # ---- runs
 
 
@@ -323,15 +259,12 @@ def test_both_conditions_see_the_same_examples_in_as_many_steps(finished):
 def test_only_answers_are_injected(toy, tmp_path, monkeypatch):
     seen = []
 
-    class Stop(Exception):
-        pass
-
     def keep_rows(model, tokenizer, train, *_):
         seen.append((tokenizer, train))
-        raise Stop
+        raise InterruptedError
 
     monkeypatch.setattr("sft.training.build_trainer", keep_rows)
-    with pytest.raises(Stop):
+    with pytest.raises(InterruptedError):
         run(monkeypatch, command(toy, tmp_path / "out", "mul_tokens"))
     tokenizer, train = seen[0]
     mul_facts = MulFactTokens()

@@ -2,7 +2,6 @@
 
 import json
 import random
-import sys
 from pathlib import Path
 
 import pytest
@@ -210,10 +209,10 @@ def test_equal_ids_on_generated_texts(pair, allow_special):
     _assert_equal_ids(*pair, _texts(count=6000, seed=1), allow_special)
 
 
-def test_equal_ids_on_every_character():
-    """Each of Unicode's characters between a letter, a digit and a space: the two regex engines class them alike."""
-    # Dense for the first two planes, where scripts and signs are; a sample of ideographs and unassigned planes.
-    points = [*range(0xD800), *range(0xE000, 0x20000), *range(0x20000, sys.maxunicode + 1, 97)]
+def test_equal_ids_on_characters_of_every_plane():
+    """Unicode's characters between a letter, a digit and a space: the two regex engines class them alike."""
+    # The whole of the first plane, which has nearly all scripts and signs, and a sample of the others.
+    points = [*range(0xD800), *range(0xE000, 0x10000), *range(0x10000, 0x20000, 7), *range(0x20000, 0x110000, 97)]
     pieces = [f"a{chr(point)}1{chr(point)} {chr(point)}" for point in points]
     texts = ["".join(pieces[start : start + 32]) for start in range(0, len(pieces), 32)]
     _assert_equal_ids(GPT2TokenizerWithMulFacts("baseline"), build_hf_tokenizer("baseline"), texts)
