@@ -102,7 +102,10 @@ def test_ten_steps_equal_five_and_a_new_process_and_five_bit_for_bit(one_process
     assert "after step 5" in result.stdout
     assert_same_state(load_checkpoint(one_process / "model_000010.pt"), load_checkpoint(stopped / "model_000010.pt"))
     assert losses(one_process) == losses(stopped)
-    assert read_json(stopped / "results.json")["final_val_loss"] == read_json(one_process / "results.json")["final_val_loss"]
+    assert (
+        read_json(stopped / "results.json")["final_val_loss"]
+        == read_json(one_process / "results.json")["final_val_loss"]
+    )
 
 
 def test_resuming_on_two_processes_continues_the_same_data(one_process, shards, tmp_path):

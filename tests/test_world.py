@@ -295,11 +295,13 @@ def test_gsm8k_train_items_join_the_text_and_test_items_do_not(tmp_path, monkeyp
     assert len(read_jsonl(tmp_path / "out/gsm8k/train.jsonl")) == 1
 
 
-def test_generated_documents_that_a_test_set_contains_are_left_out(tmp_path, monkeypatch):
-    folder = write_gsm8k(tmp_path / "in", ["How many geese are there?"], ["What is 6 times 9?"])
+def test_generated_documents_that_a_test_set_contains_are_left_out(world, tmp_path, monkeypatch):
+    asked = [document.split("\n")[0] for document in documents_of(world) if document.startswith("User: What is")]
+    question = asked[0].removeprefix("User: ")
+    folder = write_gsm8k(tmp_path / "in", ["How many geese are there?"], [question])
     statistics = prepare(monkeypatch, tmp_path / "out", "baseline", "--gsm8k", str(folder))
-    assert statistics["left_out"]["arithmetic"] > 0
-    assert "What is 6 times 9?" not in "\n".join(documents_of(tmp_path / "out"))
+    assert sum(statistics["left_out"].values()) > 0
+    assert question not in "\n".join(documents_of(tmp_path / "out"))
 
 
 def test_text_of_every_format_is_added(tmp_path, monkeypatch):

@@ -68,7 +68,7 @@ CONTAINERS = ("bag", "box", "basket", "crate", "bucket")
 PLURALS = {"bag": "bags", "box": "boxes", "basket": "baskets", "crate": "crates", "bucket": "buckets"}
 
 FACTORS = [(a, b) for a in range(2, 10) for b in range(2, 10)]
-ADDENDS = [(a, b) for a in range(2, 13) for b in range(2, 13)]
+ADDENDS = [(a, b) for a in range(2, 11) for b in range(2, 11)]
 MINUENDS = [(a + b, b) for a, b in ADDENDS]
 
 # (question, answer): {step} is the calculation with its note, {money} the same in dollars. Template keys:
