@@ -113,7 +113,8 @@ class TokenLoader:
         if meta is not None:
             counts, passes = meta["splits"][stream.split], self.tokens_seen / len(stream)
             record |= {key: meta[key] for key in ("condition", "tokenizer_fingerprint", "documents_sha256")}
-            record |= {f"{key}_seen": round(counts[key] * passes) for key in ("documents", "mul_tokens", "text_bytes")}
+            known = (key for key in ("documents", "mul_tokens", "text_bytes") if counts[key] is not None)
+            record |= {f"{key}_seen": round(counts[key] * passes) for key in known}
         return record
 
     def _rows(self, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,6 +8,7 @@ Into --out-dir (data/raw):
 
     train_{condition}.txt       documents, separated by lines with only <|endoftext|>
     {condition}_stats.json      counts by kind, injection, and a fingerprint of the documents before injection
+    {condition}_bytes.json      bytes of each document before injection, which the injected text no longer shows
     gsm8k/train.jsonl           word problems and drills for SFT, or the GSM8K train items from --gsm8k
     gsm8k/test.jsonl            word problems for evaluation, or the GSM8K test items from --gsm8k
     facts.jsonl, passages.jsonl records of the generated world (data/world/)
@@ -19,6 +20,7 @@ statistics count them.
 """
 
 import hashlib
+import json
 import random
 import re
 from collections import Counter
@@ -31,9 +33,10 @@ from tqdm import tqdm
 
 from common.config import parse_config
 from common.errors import UserError, run_script
-from common.files import atomic_path, read_jsonl, write_json, write_jsonl
+from common.files import atomic_path, write_json, write_jsonl, write_text
 from data.documents import document_files, read_documents
 from data.formats import END_OF_TEXT, chat_document, split_gsm8k_answer
+from data.gsm8k import load_gsm8k, split_file
 from data.world.arithmetic import arithmetic_documents, drills
 from data.world.facts import fact_documents, fact_records
 from data.world.passages import passage_documents, passage_records
@@ -111,18 +114,13 @@ def generated_documents(config: PrepareTextConfig, test_keys: set, passages: lis
 def read_gsm8k(folder: Path) -> tuple[list[dict], list[dict]]:
     """GSM8K's train and test items. Raises UserError when a file is missing or of another schema."""
     splits = []
-    for name in ("train.jsonl", "test.jsonl"):
-        rows = read_jsonl(folder / name)
-        if not rows:
-            raise UserError(f"{folder / name} holds no items; expected GSM8K's question and answer on every line")
-        for number, row in enumerate(rows, start=1):
-            if not isinstance(row, dict) or not all(isinstance(row.get(k), str) for k in ("question", "answer")):
-                raise UserError(f'{folder / name}, item {number}: expected the strings "question" and "answer"')
+    for split in ("train", "test"):
+        splits.append(load_gsm8k(folder, split))
+        for number, item in enumerate(splits[-1], start=1):
             try:
-                split_gsm8k_answer(row["answer"])
+                split_gsm8k_answer(item["answer"])
             except UserError as error:
-                raise UserError(f"{folder / name}, item {number}: {error}") from None
-        splits.append([{"question": row["question"], "answer": row["answer"]} for row in rows])
+                raise UserError(f"{split_file(folder, split)}, item {number}: {error}") from None
     return splits[0], splits[1]
 
 
@@ -165,7 +163,7 @@ def without_borders(text: str) -> str:
 
 
 def write_corpus(documents: list[Document], config: PrepareTextConfig, path: Path) -> dict:
-    """Inject (in mul_tokens), write the text file and return its counts.
+    """Inject (in mul_tokens), write the text file and the documents' sizes, and return the counts.
 
     `products` are those that the injection mode rewrites, counted in both conditions alike.
     """
@@ -173,15 +171,18 @@ def write_corpus(documents: list[Document], config: PrepareTextConfig, path: Pat
     injection = InjectionStats()
     kinds: dict[str, Counter] = {}
     fingerprint = hashlib.sha256()
+    sizes = []
     with atomic_path(path) as partial, open(partial, "w", encoding="utf-8", newline="\n") as file:
         for i, document in enumerate(tqdm(documents, desc=f"writing {path.name}", unit=" documents")):
             fingerprint.update(f"{document.text}\0".encode())
+            sizes.append(len(document.text.encode()))
             injected, statistics = injector.inject_with_stats(document.text)
             injection += statistics
             text = injected if config.condition == "mul_tokens" else document.text
             file.write(f"{END_OF_TEXT}\n" * (i > 0) + text + "\n")
             counts = {"documents": 1, "characters": len(text), "products": statistics.injected}
             kinds.setdefault(document.kind, Counter()).update(counts)
+    write_text(config.out_dir / f"{config.condition}_bytes.json", json.dumps(sizes))
     return {
         "condition": config.condition,
         "seed": config.seed,

@@ -115,6 +115,8 @@ def tokenize(config: TokenizeConfig) -> dict[str, Any]:
         shards = [entry for writer in writers.values() for entry in writer.close()]
         # Text that arrives injected no longer shows what it was; prepare_text.py noted the same hash before.
         before = statistics.get("documents_sha256") if injected_before else documents_hash.hexdigest()
+        if injected_before:
+            _restore_text_bytes(source, config.val_fraction, counts)
         meta = {
             "condition": config.condition,
             "tokenizer_fingerprint": _tokenizer(config.condition).fingerprint,
@@ -234,6 +236,19 @@ def _statistics(source: Path) -> dict[str, Any]:
     """What data/prepare_text.py noted beside its file; empty for other sources."""
     path = source.parent / f"{source.stem.removeprefix('train_')}_stats.json"
     return read_json(path) if path.exists() else {}
+
+
+def _restore_text_bytes(source: Path, val_fraction: float, counts: dict[Split, Counter]) -> None:
+    """Set `text_bytes` to the documents' sizes before injection, as data/prepare_text.py noted them; else None.
+
+    A loss per byte is compared between conditions, so it must be per byte of the same text.
+    """
+    path = source.parent / f"{source.stem.removeprefix('train_')}_bytes.json"
+    sizes = read_json(path) if path.exists() else []
+    known = len(sizes) == sum(count["documents"] for count in counts.values())
+    for split, count in counts.items():
+        of_split = (size for i, size in enumerate(sizes) if is_validation(i, val_fraction) == (split == "val"))
+        count["text_bytes"] = sum(of_split) if known else None
 
 
 def _refuse_second_injection(source: Path, mode: str, statistics: dict[str, Any]) -> None:

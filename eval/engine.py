@@ -73,10 +73,9 @@ class Sampling:
             # A candidate stays while those before it have not yet reached top_p, so the first always stays.
             before = probabilities.cumsum(-1) - probabilities
             probabilities = probabilities.where(before < self.top_p, 0)
-        exact = torch.float32 if logits.device.type == "mps" else torch.float64  # MPS has no float64
-        cumulative = probabilities.cumsum(-1, dtype=exact)
+        cumulative = probabilities.cumsum(-1, dtype=uniforms.dtype)
         # Strictly below the total: the id found then has a probability above zero, also when the last ones have none.
-        targets = uniforms.to(exact).clamp(max=1 - torch.finfo(exact).eps) * cumulative[:, -1]
+        targets = uniforms.clamp(max=1 - torch.finfo(uniforms.dtype).eps) * cumulative[:, -1]
         found = torch.searchsorted(cumulative, targets[:, None], right=True)
         return (found if candidates is None else candidates.gather(-1, found))[:, 0]
 
@@ -158,7 +157,8 @@ def _generate_batch(
     ids = torch.zeros(len(limits), steps, dtype=torch.long, device=device)
     logprobs = torch.zeros(len(limits), steps, device=device)
     counts = torch.zeros(len(limits), dtype=torch.long, device=device)
-    uniforms = _uniforms(indices, request, steps).to(device)
+    exact = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
+    uniforms = _uniforms(indices, request, steps).to(exact).to(device)
 
     hidden, cache = _prefill(model, prompts, lengths, spare=steps)
     samples = torch.arange(len(prompts), device=device).repeat_interleave(request.n)

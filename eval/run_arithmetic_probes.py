@@ -41,7 +41,7 @@ class ProbesConfig:
     max_new_tokens: int = 64  # longest response
     batch_size: int = 64  # responses generated at the same time
     condition: Condition | None = None  # default: what the model directory says
-    device: str = "auto"  # auto, cpu, cuda or mps
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: CUDA, then MPS, then the CPU
     seed: int = PROBE_SEED  # draws the probes that are not the table; keep it to compare with other runs
 
 

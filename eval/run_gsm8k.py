@@ -7,19 +7,16 @@
 Writes gsm8k_results.json, gsm8k_responses.jsonl (every response) and run_gsm8k.json.
 """
 
-import hashlib
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import Literal
 
 from common.config import parse_config
 from common.errors import UserError, run_script
-from common.files import read_jsonl
 from common.record import RunRecord
 from data.formats import chat_prompt
+from data.gsm8k import items_sha256, load_gsm8k
 from eval.answers import extract_strict
 from eval.benchmark import (
     load_for_evaluation,
@@ -30,8 +27,6 @@ from eval.benchmark import (
     write_outputs,
 )
 from tokenizer.mul_facts import Condition
-
-HUB_TIMEOUT_SECONDS = 5
 
 
 @dataclass
@@ -45,7 +40,7 @@ class GSM8KConfig:
     max_new_tokens: int = 256  # longest response
     batch_size: int = 64  # responses generated at the same time
     condition: Condition | None = None  # default: what the model directory says
-    device: str = "auto"  # auto, cpu, cuda or mps
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: CUDA, then MPS, then the CPU
     seed: int = 0  # recorded with the run; greedy decoding draws nothing
 
 
@@ -62,8 +57,8 @@ def main() -> None:
     output_dir = prepare_output_dir(config, "gsm8k")
     evaluated = load_for_evaluation(config.model_path, config.condition, config.device)
     tokenizer = evaluated.tokenizer
-    problems = load_problems(config.data_path)[: config.max_samples]
-    content = "\x1e".join(f"{problem.question}\x1f{problem.gold}" for problem in problems)
+    items = load_gsm8k(config.data_path, "test")[: config.max_samples]
+    problems = read_problems(items, config.data_path)
     record = RunRecord(
         stage="eval_gsm8k",
         config=config,
@@ -73,7 +68,7 @@ def main() -> None:
         data={
             "source": config.data_path,
             "items": len(problems),
-            "sha256": hashlib.sha256(content.encode()).hexdigest(),
+            "sha256": items_sha256(items),
         },
     )
 
@@ -90,49 +85,15 @@ def main() -> None:
     print_table("gsm8k", {tokenizer.condition: results}, output_dir)
 
 
-def load_problems(data_path: str) -> list[Problem]:
-    """The test problems from a file, a folder with test.jsonl, or the hub; UserError when they cannot be had."""
-    path = Path(data_path)
-    if path.is_dir():
-        path = path / "test.jsonl"
-    if path.suffix == ".parquet" and path.is_file():
-        try:
-            rows = pq.read_table(path).to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{path} cannot be read as parquet: {' '.join(str(error).split())}") from None
-    elif path.exists() or path.suffix in (".jsonl", ".parquet"):
-        rows = read_jsonl(path)
-    else:
-        rows = _load_from_hub(data_path)
+def read_problems(items: list[dict[str, str]], source: str) -> list[Problem]:
+    """GSM8K items with their numbers read out; UserError naming `source` for an answer that has none."""
     problems = []
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("question", "answer")):
-            raise UserError(f'{path}, problem {number}: expected the strings "question" and "answer"')
-        gold = extract_strict(row["answer"])
+    for number, item in enumerate(items, start=1):
+        gold = extract_strict(item["answer"])
         if gold is None:
-            raise UserError(f"{path}, problem {number}: the answer has no number after '####'")
-        problems.append(Problem(row["question"], gold))
-    if not problems:
-        raise UserError(f"{path} holds no problems")
+            raise UserError(f"{source}, item {number}: the answer has no number after '####'")
+        problems.append(Problem(item["question"], gold))
     return problems
-
-
-def _load_from_hub(hub_id: str) -> list[dict]:
-    import datasets
-    from huggingface_hub import HfApi
-
-    try:
-        # `datasets` would try an unreachable hub again and again for half a minute.
-        HfApi().dataset_info(hub_id, timeout=HUB_TIMEOUT_SECONDS)
-    except Exception:  # no network, a proxy's answer, offline mode: the cache may still hold the data
-        datasets.config.HF_HUB_OFFLINE = True
-    try:
-        return datasets.load_dataset(hub_id, "main", split="test").to_list()
-    except Exception as error:
-        raise UserError(
-            f"{hub_id} is neither a local file or folder nor readable from the hub ({type(error).__name__}); "
-            "give --data-path a .jsonl file or a folder with test.jsonl"
-        ) from None
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Tokens per second of our training step beside Hugging Face's on the same config, in one run.
 
     uv run python scripts/bench_pretrain.py
-    uv run python scripts/bench_pretrain.py --config pretrain/configs/gpt2_124m.yaml --batch-size 1 --steps 5
+    uv run python scripts/bench_pretrain.py --recipe pretrain/configs/gpt2_124m.yaml --batch-size 1 --steps 5
 
 Ours: GPT, chunked loss, clipping, fused AdamW, as in pretrain/train.py. Theirs: GPT2LMHeadModel of the same
 architecture and dtype, dropout 0, its own loss, clipping, and the fused AdamW that transformers' Trainer takes by
@@ -37,7 +37,7 @@ from pretrain.train import TrainConfig
 class BenchConfig:
     """Our training step beside Hugging Face's on the same config."""
 
-    config: Path = Path("pretrain/configs/demo.yaml")  # a pretraining config; its model and training sections count
+    recipe: Path = Path("pretrain/configs/demo.yaml")  # a pretraining config; its model and training sections count
     batch_size: int | None = None  # sequences per step; default the config's
     steps: int = 10  # timed steps of each
     threads: int | None = None  # CPU threads; default all cores
@@ -50,7 +50,7 @@ def main() -> None:
     config = parse_config(BenchConfig)
     if config.threads:
         torch.set_num_threads(config.threads)
-    recipe = config_from_yaml(TrainConfig, config.config)
+    recipe = config_from_yaml(TrainConfig, config.recipe)
     device = pick_device(config.device)
     dtype = pick_dtype(recipe.training.dtype, device)
     if dtype == torch.bfloat16 and device.type == "cpu":
@@ -63,10 +63,10 @@ def main() -> None:
     make_step = {"ours": our_step, "hf": hf_step}
     if config.only:
         step = make_step[config.only](gpt, idx, targets, dtype)
-        before = peak_bytes(device)
+        before, _ = memory_bytes(device)
         for _ in range(2):
             step()
-        print(peak_bytes(device), before)
+        print(memory_bytes(device)[1] - before)
         return
 
     steps = {name: make(gpt, idx, targets, dtype) for name, make in make_step.items()}
@@ -82,12 +82,12 @@ def main() -> None:
     speed = {name: B * T / median(times) for name, times in seconds.items()}
     ratio = median(hf / ours for ours, hf in zip(seconds["ours"], seconds["hf"], strict=True))
     memory = {name: measure_memory(name, config) for name in steps}
-    print(f"{config.config}: batch {B} x {T}, {dtype}, {torch.get_num_threads()} threads, {device}")
+    print(f"{config.recipe}: batch {B} x {T}, {dtype}, {torch.get_num_threads()} threads, {device}")
     print(f"ours  {speed['ours']:>9,.0f} tokens/s   peak {memory['ours'] / 2**20:>7,.0f} MiB")
     print(f"hf    {speed['hf']:>9,.0f} tokens/s   peak {memory['hf'] / 2**20:>7,.0f} MiB")
     print(f"ratio {ratio:.2f} (median of {config.steps} paired steps); largest difference in loss {drift:.1e}")
     if config.output:
-        figures = {"config": str(config.config), "batch_size": B, "block_size": T, "dtype": str(dtype)}
+        figures = {"recipe": str(config.recipe), "batch_size": B, "block_size": T, "dtype": str(dtype)}
         figures |= {"tokens_per_second": speed, "ratio": ratio, "peak_bytes": memory, "seconds": seconds}
         write_json(config.output, figures | {"hardware": hardware(), "git_commit": git_commit()})
 
@@ -126,22 +126,24 @@ def update(model, optimizer, compute_loss, device: torch.device, dtype: torch.dt
     return loss.item()
 
 
-def peak_bytes(device: torch.device) -> int:
-    """Peak memory of this process: the device's allocator on a GPU, else resident memory."""
+def memory_bytes(device: torch.device) -> tuple[int, int]:
+    """Bytes that this process uses now, and at most so far: the allocator's on a GPU, else resident memory."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():  # not getrusage: its peak includes the parent's, from before the program was loaded
+        rows = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(rows["VmRSS"].split()[0]) * 1024, int(rows["VmHWM"].split()[0]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak, peak
 
 
 def measure_memory(name: str, config: BenchConfig) -> int:
     """Peak bytes of two steps in a process that does nothing else, less what it needed before them."""
-    arguments = [f"--{key.replace('_', '-')}={getattr(config, key)}" for key in ("config", "device")]
+    arguments = [f"--{key.replace('_', '-')}={getattr(config, key)}" for key in ("recipe", "device")]
     arguments += [f"--batch-size={config.batch_size}"] if config.batch_size else []
     command = [sys.executable, __file__, *arguments, f"--only={name}", f"--threads={torch.get_num_threads()}"]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    peak, before = map(int, output.split()[-2:])
-    return peak - before
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,16 @@ that a machine that slows down or is shared slows both alike.
 import random
 import statistics
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyarrow import parquet
 from tqdm import tqdm
 
 from common.config import parse_config
 from common.errors import UserError, run_script
-from common.files import read_jsonl, write_json
+from common.files import write_json
+from data.documents import read_documents
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 from tokenizer.inject_mul import InjectionStats, MulExpressionInjector
 
@@ -29,7 +30,7 @@ GOAL = 1.10
 class BenchConfig:
     """Time tokenizing with and without injection."""
 
-    input: Path | None = None  # .parquet or .jsonl with a text column, or .txt; without it, generated prose
+    input: Path | None = None  # .txt, .jsonl, .parquet or a folder of them; without it, generated prose
     rounds: int = 15  # rounds of both variants; medians are over these
     max_characters: int = 2_000_000  # documents beyond these are not read
     seed: int = 0  # of the generated prose
@@ -89,23 +90,7 @@ def main() -> None:
         write_json(config.output, results)
 
 
-def read_documents(path: Path) -> list[str]:
-    """Documents of a .parquet or .jsonl file (column `text`), or of a .txt file (blank lines between them)."""
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; give a .parquet, .jsonl or .txt file")
-    if path.suffix == ".txt":
-        return [part for part in path.read_text(encoding="utf-8").split("\n\n") if part.strip()]
-    if path.suffix not in (".parquet", ".jsonl"):
-        raise UserError(f"{path}: expected a .parquet, .jsonl or .txt file")
-    try:
-        if path.suffix == ".parquet":
-            return parquet.read_table(path, columns=["text"])["text"].to_pylist()
-        return [row["text"] for row in read_jsonl(path)]
-    except (KeyError, OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot read a column `text` ({' '.join(str(error).split())})") from None
-
-
-def first_characters(documents: list[str], limit: int) -> list[str]:
+def first_characters(documents: Iterable[str], limit: int) -> list[str]:
     """The first documents, up to about `limit` characters in all."""
     kept, total = [], 0
     for document in documents:

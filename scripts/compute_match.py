@@ -112,6 +112,10 @@ def _stage_rows(stage: str, a: dict[str, Any], b: dict[str, Any]) -> Iterator[Au
             # Injection shortens SFT examples; only in pretraining is the budget itself counted in tokens.
             free = key == "tokens" and stage_kind(stage) != "pretrain"
             yield _row(stage, key, a.get(key, ABSENT), b.get(key, ABSENT), free)
+    parents = [side.get("parent") or {} for side in (a, b)]
+    if any(parents) and not any(parent.get("run") for parent in parents):
+        # Weights from elsewhere, such as openai-community/gpt2: no record says how they came to be, so the same file.
+        yield _row(stage, "parent.sha256", *(parent.get("sha256", ABSENT) for parent in parents))
     configs = flatten(a["config"]), flatten(b["config"])
     for key in dict.fromkeys([*configs[0], *configs[1]]):
         if key in ("condition", "seed"):  # the record's own, above, are what the run used

@@ -1,6 +1,5 @@
-"""From prompts and completions to ids and labels, and where GSM8K comes from."""
+"""Which examples an SFT run trains on, and from prompts and completions to ids and labels."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,12 +7,10 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from common.errors import UserError
-from common.files import read_jsonl
 from data.formats import END_OF_TEXT
+from data.gsm8k import load_gsm8k, split_file
 from sft.packing import IGNORED
 from tokenizer.mul_facts import MulFactTokens
-
-HUB_TIMEOUT_SECONDS = 5
 
 
 @dataclass
@@ -76,55 +73,23 @@ def split_examples(
     return tuple([examples[i] for i in part] for part in parts)
 
 
-def examples_sha256(examples: list[dict]) -> str:
-    """Hex sha256 of questions and answers in order, before injection: equal in both conditions."""
-    text = "\x1e".join(f"{example['question']}\x1f{example['answer']}" for example in examples)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def load_gsm8k_train(data_path: Path | None, hub_id: str) -> list[dict[str, str]]:
-    """Examples {"question", "answer"} from a .jsonl file, a folder with train.jsonl, or (None) from the hub.
+    """Examples {"question", "answer"} from a file, a folder with train.jsonl, or (None) from the hub.
 
     Raises UserError when they cannot be had, have another shape, or hold a question of the test set beside them.
     """
+    train = load_gsm8k(data_path or hub_id, "train")
+    test: list[dict[str, str]] = []
     if data_path is None:
-        train, test = _load_from_hub(hub_id)
-        return _without_test_items(train, test, hub_id)
-    file = data_path / "train.jsonl" if data_path.is_dir() else data_path
-    train = read_jsonl(file)
-    for number, row in enumerate(train, start=1):
-        if not isinstance(row, dict) or not all(isinstance(row.get(k), str) for k in ("question", "answer")):
-            raise UserError(f'{file}, example {number}: expected an object with strings "question" and "answer"')
-    if not train:
-        raise UserError(f"{file} holds no examples")
-    test_file = file.with_name("test.jsonl")
-    return _without_test_items(train, read_jsonl(test_file) if test_file.exists() else [], file)
-
-
-def _without_test_items(train: list[dict], test: list[dict], source: Path | str) -> list[dict[str, str]]:
-    shared = {row["question"].strip() for row in train} & {row["question"].strip() for row in test}
+        test = load_gsm8k(hub_id, "test")
+    else:
+        test_file = split_file(data_path if data_path.is_dir() else data_path.parent, "test")
+        if test_file.exists():
+            test = load_gsm8k(test_file, "test")
+    shared = {item["question"].strip() for item in train} & {item["question"].strip() for item in test}
     if shared:
         raise UserError(
-            f"{source} would train on {len(shared)} questions of the test set beside it, such as "
+            f"{data_path or hub_id} would train on {len(shared)} questions of the test set beside it, such as "
             f"{min(shared)[:60]!r}; remove them"
         )
-    return [{"question": row["question"], "answer": row["answer"]} for row in train]
-
-
-def _load_from_hub(hub_id: str) -> tuple[list[dict], list[dict]]:
-    import datasets
-    from huggingface_hub import HfApi
-
-    try:
-        # `datasets` alone would try an unreachable hub again and again for half a minute.
-        HfApi().dataset_info(hub_id, timeout=HUB_TIMEOUT_SECONDS)
-    except Exception:  # no network, a proxy's page, offline mode: the cache may still hold the data
-        datasets.config.HF_HUB_OFFLINE = True
-    try:
-        splits = datasets.load_dataset(hub_id, "main")
-    except Exception as error:
-        raise UserError(
-            f"{hub_id} could not be read from the Hugging Face hub ({type(error).__name__}); give --data-path a "
-            ".jsonl file or a folder with train.jsonl instead"
-        ) from None
-    return splits["train"].to_list(), splits["test"].to_list()
+    return train

@@ -13,7 +13,7 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from common.config import parse_config, to_dict
 from common.device import seed_everything
@@ -21,8 +21,9 @@ from common.errors import UserError, run_script
 from common.files import sha256_file, write_json
 from common.record import RunRecord
 from data.formats import chat_completion, chat_prompt
+from data.gsm8k import items_sha256
 from sft.directories import check_parent, complete_checkpoints, finished_directory, open_run_directory
-from sft.examples import examples_sha256, load_gsm8k_train, split_examples, tokenize_examples
+from sft.examples import load_gsm8k_train, split_examples, tokenize_examples
 from sft.settings import SFTSettings, check_settings
 from tokenizer.inject_mul import MulExpressionInjector
 from tokenizer.mul_facts import Condition
@@ -40,7 +41,7 @@ class Config(SFTSettings):
     hub_id: str = "openai/gsm8k"  # data set on the Hugging Face hub
     inject_mul_tokens: bool = False  # rewrite the products in the answers to mul tokens
     seed: int = 0  # draws the held-out examples and the order of the others
-    device: str = "auto"  # auto, cpu, cuda or mps
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: CUDA, then MPS, then the CPU
     resume: bool = False  # go on from the last checkpoint in output_dir, if there is one
     force: bool = False  # delete the run that output_dir holds
 
@@ -66,7 +67,7 @@ def main() -> None:
     record = RunRecord("sft_gsm8k", config, config.condition, config.seed, parent=config.model_path)
     record.data = {
         "source": str(config.data_path or config.hub_id),
-        "documents_sha256": examples_sha256(train_examples),
+        "documents_sha256": items_sha256(train_examples),
         "examples": len(train_examples),
     }
     if is_main:

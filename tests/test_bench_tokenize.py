@@ -3,9 +3,7 @@
 import json
 import sys
 
-import pyarrow
 import pytest
-from pyarrow import parquet
 
 from common.errors import UserError
 from scripts import bench_tokenize
@@ -25,26 +23,20 @@ def test_generated_prose(monkeypatch, tmp_path, capsys):
     assert f"ratio {results['ratio']:.3f}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".txt"])
-def test_documents_of_every_format(suffix, tmp_path):
-    documents = ["First, 6*9.", "Second."]
-    path = tmp_path / f"documents{suffix}"
-    if suffix == ".parquet":
-        parquet.write_table(pyarrow.table({"text": documents}), path)
-    elif suffix == ".jsonl":
-        path.write_text("".join(json.dumps({"text": document}) + "\n" for document in documents))
-    else:
-        path.write_text("\n\n".join(documents))
-    assert bench_tokenize.read_documents(path) == documents
+def test_documents_from_a_file(monkeypatch, tmp_path, capsys):
+    path = tmp_path / "documents.jsonl"
+    path.write_text('{"text": "First, 6*9."}\n{"text": "Second."}\n')
+    run(monkeypatch, "--rounds", 1, "--input", path)
+    assert f"{path}: 2 documents, 0.00 MB, 1 products injected" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("absent.txt", None, "absent.txt does not exist"),
-        ("table.csv", "a,b", "expected a .parquet, .jsonl or .txt"),
-        ("rows.jsonl", '{"question": "?"}\n', "cannot read a column `text`"),
-        ("broken.parquet", "not parquet", "cannot read a column `text`"),
+        ("table.csv", "a,b", "documents are read from"),
+        ("rows.jsonl", '{"question": "?"}\n', "expected an object with a string"),
+        ("broken.parquet", "not parquet", "cannot be read as parquet"),
         ("empty.txt", "", "no text"),
     ],
 )

@@ -182,6 +182,15 @@ def test_fields_that_may_differ(monkeypatch, tmp_path, stages, keys, value):
     assert run(monkeypatch, tmp_path, directories(stages, "pretrain")) == 0
 
 
+@pytest.mark.parametrize(("other", "code"), [("a", 0), ("b", 1)])
+def test_weights_from_elsewhere_must_be_the_same_file(monkeypatch, tmp_path, capsys, stages, other, code):
+    for condition, letter in (("baseline", "a"), ("mul_tokens", other)):
+        parent = {"path": "openai-community/gpt2", "sha256": letter * 64, "run": None}
+        change(stages[condition]["sft_gsm8k"] / "run.json", ["parent"], parent)
+    assert run(monkeypatch, tmp_path, directories(stages, "sft_gsm8k")) == code
+    assert ("parent.sha256" in capsys.readouterr().out) == bool(code)
+
+
 def test_documents_that_nobody_recorded_are_not_the_same_documents(monkeypatch, tmp_path, stages):
     for condition in CONDITIONS:
         change(stages[condition]["pretrain"] / "run.json", ["data", "documents_sha256"], None)

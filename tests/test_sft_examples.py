@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.files import write_jsonl
-from sft.examples import examples_sha256, load_gsm8k_train, split_examples
+from sft.examples import load_gsm8k_train, split_examples
 from sft.packing import balanced_rows
 
 EXAMPLES = [{"question": f"What is {a} + {b}?", "answer": f"#### {a + b}"} for a in range(4) for b in range(4)]
@@ -30,24 +30,8 @@ def test_training_on_a_test_question_is_an_error(tmp_path):
 
 def test_an_example_of_another_shape_is_an_error(tmp_path):
     write_jsonl(tmp_path / "train.jsonl", [EXAMPLES[0], {"question": "What?"}])
-    with pytest.raises(UserError, match=r"train.jsonl, example 2"):
+    with pytest.raises(UserError, match=r"train.jsonl, item 2"):
         load_gsm8k_train(tmp_path, "unused")
-
-
-def test_an_unreachable_hub_is_an_error_that_names_the_remedy(monkeypatch):
-    def unreachable(*_, **__):
-        raise ConnectionError
-
-    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", unreachable)
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="--data-path"):
-        load_gsm8k_train(None, "nobody/no-such-data")
-
-
-def test_the_fingerprint_depends_on_texts_and_their_order():
-    prints = [examples_sha256(part) for part in (EXAMPLES, EXAMPLES[::-1], EXAMPLES[1:])]
-    assert len(set(prints)) == 3
-    assert prints[0] == examples_sha256([dict(e) for e in EXAMPLES])
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60))
