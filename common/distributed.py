@@ -26,7 +26,7 @@ class World:
         """The mean of a float tensor over all processes; the tensor itself when there is one."""
         if self.size == 1:
             return value
-        total = value.detach().clone()
+        total = value.detach().to(self.device, copy=True)
         dist.all_reduce(total)  # gloo has no mean
         return total / self.size
 

@@ -4,7 +4,6 @@ GPT-2's Conv1D stores its weights (in, out) where nn.Linear stores (out, in), so
 way. The square `attn.c_proj` too: without its transpose every shape still fits and the model is quietly ruined.
 """
 
-import json
 from pathlib import Path
 
 import torch
@@ -14,12 +13,14 @@ from torch import Tensor
 from transformers import GenerationConfig, GPT2Config
 
 from common.errors import UserError
-from common.files import atomic_directory
+from common.files import atomic_directory, read_json
 from pretrain.model import GPT, GPTConfig
 from tokenizer.hf_gpt2_with_mul import save_hf_tokenizer
 from tokenizer.mul_facts import EOT_ID, Condition, suppressed_ids
 
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+MODEL_FILES = {"config.json", "generation_config.json", "model.safetensors", "run.json"}
+MODEL_FILES |= {"tokenizer.json", "tokenizer_config.json"}
 # Buffers that old GPT-2 checkpoints carry, and the head that is the embedding once more.
 IGNORED = (".attn.bias", ".attn.masked_bias", "lm_head.weight")
 
@@ -71,9 +72,11 @@ def generation_config(condition: Condition) -> GenerationConfig:
 def save_model_dir(model: GPT, output_dir: Path | str, condition: Condition) -> None:
     """Write config.json, generation_config.json, model.safetensors and the tokenizer files to `output_dir`.
 
-    The directory appears whole or not at all; one that is there is replaced. `AutoModelForCausalLM` and
+    The directory appears whole or not at all; an earlier export of this condition is replaced, and anything else
+    there is a UserError. `AutoModelForCausalLM` and
     `AutoTokenizer` load it as it is, and `load_model_dir` gives the same GPT back, bit for bit.
     """
+    check_replaceable(Path(output_dir), condition)
     state = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in model.state_dict().items()}
     with atomic_directory(output_dir) as partial:
         hf_config(model.config).save_pretrained(partial)
@@ -81,6 +84,17 @@ def save_model_dir(model: GPT, output_dir: Path | str, condition: Condition) -> 
         contiguous = {name: tensor.contiguous() for name, tensor in to_hf_state(state).items()}
         save_file(contiguous, partial / "model.safetensors", metadata={"format": "pt"})
         save_hf_tokenizer(partial, condition)
+
+
+def check_replaceable(path: Path, condition: Condition) -> None:
+    """Raise UserError unless `path` is absent, empty, or a model directory of this condition that we exported."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not path.is_dir() or not {file.name for file in path.iterdir()} <= MODEL_FILES:
+        raise UserError(f"{path} holds other files than a model's; choose another --output-dir")
+    run = read_json(path / "run.json") if (path / "run.json").exists() else {}
+    if run.get("stage", "export") not in ("export", "import") or run.get("condition", condition) != condition:
+        raise UserError(f"{path} holds a {run['stage']} of {run['condition']}; choose another --output-dir")
 
 
 def load_model_dir(path: Path | str, device: torch.device | str = "cpu") -> GPT:
@@ -109,10 +123,7 @@ def read_config(path: Path | str) -> GPTConfig:
     path = Path(path)
     if not (path / "config.json").is_file():
         raise UserError(f"{path} is not a model directory: it has no config.json")
-    try:
-        values = json.loads((path / "config.json").read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}/config.json is not valid JSON: {error}") from None
+    values = read_json(path / "config.json")
     if values.get("model_type") != "gpt2":
         raise UserError(f"{path} holds a {values.get('model_type')} model; this project works on gpt2")
     config = GPT2Config(**values)
@@ -127,7 +138,7 @@ def read_config(path: Path | str) -> GPTConfig:
 def _weight_files(path: Path) -> list[Path]:
     index = path / "model.safetensors.index.json"
     if index.is_file():
-        return sorted({path / name for name in json.loads(index.read_text())["weight_map"].values()})
+        return sorted({path / name for name in read_json(index)["weight_map"].values()})
     if not (path / "model.safetensors").is_file():
         raise UserError(f"{path} has no model.safetensors; only safetensors weights are loaded")
     return [path / "model.safetensors"]

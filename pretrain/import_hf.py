@@ -70,7 +70,7 @@ def local_model_dir(name: str) -> Path:
         wanted = ["config.json", "*.safetensors", "*.safetensors.index.json"]
         return Path(snapshot_download(name, allow_patterns=wanted))
     except Exception as error:  # the hub's client raises a dozen kinds; whichever it was, the remedy is the same
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{name}: not a local directory, and the hub gave no model ({reason}); give a directory"
         ) from None

@@ -19,7 +19,7 @@ The floor is the three products, 6 V C FLOPs per token; scripts/bench_pretrain.p
 import torch
 from torch import Tensor
 
-CPU_CHUNK, CPU_BLOCK = 256, 2048  # tokens and vocabulary rows at a time: 2 MB of logits in float32
+CPU_CHUNK, CPU_BLOCK = 128, 2048  # tokens and vocabulary rows at a time: 1 MB of logits in float32
 ACCELERATOR_CHUNK = 4096  # a GPU wants one large product per chunk
 HEAD_MULTIPLE = 128  # and tensor cores a vocabulary padded to this
 
@@ -31,6 +31,8 @@ def chunked_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Te
     with gradients for `hidden` and `weight`, both computed in the forward pass. Under autocast the three products
     are made in its dtype, as a linear layer's would be; the softmax and the sums are float32.
     """
+    if targets.device.type == "cpu":  # on a GPU the check would wait for it; there the index itself asserts
+        assert targets.min() >= 0, "every target counts: select the labelled rows before calling"
     dtype = hidden.dtype
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)

@@ -9,6 +9,8 @@ from common.files import read_json, read_jsonl, write_json, write_jsonl, write_t
 
 # What may differ between a run and its continuation without making it another run.
 MAY_CHANGE = {"config", "resume", "device", "output_dir", "data_dir", "logging", "checkpoint"}
+# Within the training section: how an update is divided among processes and micro-steps, and how it is computed.
+TRAINING_MAY_CHANGE = {"batch_size", "compile"}
 
 
 class RunLog:
@@ -21,7 +23,7 @@ class RunLog:
             return
         output_dir.mkdir(parents=True, exist_ok=True)
         if resumed_at:
-            write_jsonl(self.rows, [row for row in read_jsonl(self.rows) if row["step"] <= resumed_at])
+            write_jsonl(self.rows, [row for row in whole_rows(self.rows) if row["step"] <= resumed_at])
         else:
             write_text(self.text, "")
             write_text(self.rows, "")
@@ -70,10 +72,11 @@ def check_same_run(output_dir: Path, identity: dict, resume: bool, world: World)
     found = read_json(path) if path.exists() else None
     world.barrier()  # everyone has looked before rank 0 writes
     if found is not None:
-        for key in identity.keys() - MAY_CHANGE:
-            if found.get(key) != identity[key]:
+        here, there = comparable(identity), comparable(found)
+        for key in here:
+            if here[key] != there.get(key):
                 raise UserError(
-                    f"{output_dir} holds a different run: {describe_difference(key, found.get(key), identity[key])}; "
+                    f"{output_dir} holds a different run: {key} is {there.get(key)} there and {here[key]} here; "
                     "choose another --output-dir"
                 )
         if not resume:
@@ -85,9 +88,16 @@ def check_same_run(output_dir: Path, identity: dict, resume: bool, world: World)
         write_json(path, identity)
 
 
-def describe_difference(key: str, found: object, wanted: object) -> str:
-    """Name the field, down to the key within a section, and both values."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        inner = next(k for k in wanted if found.get(k) != wanted[k])
-        return describe_difference(f"{key}.{inner}", found.get(inner), wanted[inner])
-    return f"{key} is {found} there and {wanted} here"
+def comparable(identity: dict) -> dict[str, object]:
+    """The fields that make a run what it is, sections flattened to `section.key`."""
+    fields: dict[str, object] = {}
+    for key, value in identity.items():
+        if key not in MAY_CHANGE:
+            fields |= {f"{key}.{inner}": v for inner, v in value.items()} if isinstance(value, dict) else {key: value}
+    return {key: value for key, value in fields.items() if key.removeprefix("training.") not in TRAINING_MAY_CHANGE}
+
+
+def whole_rows(path: Path) -> list[dict]:
+    """The rows of a log whose last line a killed process may have left unfinished."""
+    lines = path.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1]]

@@ -67,7 +67,7 @@ class TrainingConfig:
 @dataclass
 class EvalConfig:
     interval: int = 50  # updates between validations
-    val_steps: int = 20  # validation batches of batch_size sequences, always the first of the split
+    val_steps: int = 20  # validation batches of total_batch_size tokens, always the first of the split
 
 
 @dataclass
@@ -116,19 +116,19 @@ def train(config: TrainConfig, world: World) -> None:
     settings, device = config.training, world.device
     seed_everything(config.seed)
     dtype = pick_dtype(settings.dtype, device)
+    check_settings(config)
     accumulation = micro_steps(config, world)
 
     # -- data -------------------------------------------------------------------------------------------------
     B, T = settings.batch_size, config.model.block_size
     train_loader = TokenLoader(config.data_dir, "train", B, T, world.rank, world.size)
     val_loader = TokenLoader(config.data_dir, "val", B, T, world.rank, world.size)
+    val_rows = config.eval.val_steps * settings.total_batch_size // T  # whatever the processes and micro-batches
     data = train_loader.describe()
     if data.get("condition", config.condition) != config.condition:
         raise UserError(f"{config.data_dir} holds {data['condition']} text; --condition is {config.condition}")
 
     # -- model and optimizer ----------------------------------------------------------------------------------
-    if config.model.n_embd % config.model.n_head:
-        raise UserError(f"model.n_embd {config.model.n_embd} is not a multiple of model.n_head {config.model.n_head}")
     model = GPT(GPTConfig(**asdict(config.model))).to(device)
     optimizer = build_adamw(model, settings.max_lr, settings.weight_decay, (settings.beta1, settings.beta2))
     step = 0
@@ -151,7 +151,7 @@ def train(config: TrainConfig, world: World) -> None:
         f"{config.condition}: {model.num_parameters():,} parameters on {world.size} x {device}, {dtype}; "
         f"{settings.total_batch_size:,} tokens a step, {accumulation} micro-steps of {B} x {T} per process"
     )
-    if step == settings.max_steps and (config.output_dir / "results.json").exists():
+    if step == settings.max_steps and (config.output_dir / "run.json").exists():
         log.say("nothing left to do: the run is complete")
         return
 
@@ -197,7 +197,7 @@ def train(config: TrainConfig, world: World) -> None:
             row = {"step": step, "loss": loss.item(), "lr": lr, "grad_norm": grad_norm.item()}
             log.train_row(row | {"tokens_per_second": round(speed, 1), "mfu": mfu}, settings.max_steps, seconds_left)
         if step % config.eval.interval == 0 or step == settings.max_steps:
-            val_loss = validate(model, val_loader, config.eval.val_steps * B * world.size, world, dtype)
+            val_loss = validate(model, val_loader, val_rows, world, dtype)
             log.val_row({"step": step, "val_loss": val_loss})
         final = step == settings.max_steps and config.checkpoint.save_final
         if (step % config.checkpoint.interval == 0 or final) and world.is_main:
@@ -229,9 +229,21 @@ def train(config: TrainConfig, world: World) -> None:
         }
         write_json(config.output_dir / "results.json", results)
         record.data = train_loader.describe()
-        record.save(config.output_dir, results, steps=step, tokens=results["tokens"])
+        counts = {"steps": step, "tokens": results["tokens"], "processes": world.size, "dtype": str(dtype)}
+        record.save(config.output_dir, results, **counts)
         log.say(f"done: validation loss {last['val_loss']:.4f} after {step} steps; see {config.output_dir}")
     world.barrier()
+
+
+def check_settings(config: TrainConfig) -> None:
+    """Raise UserError naming the first value that no run can have."""
+    for section in ("model", "training", "eval", "logging", "checkpoint"):
+        for key, value in asdict(getattr(config, section)).items():
+            least = 0 if key in ("warmup_steps", "weight_decay", "min_lr", "beta1", "beta2") else 1e-12
+            if not isinstance(value, str) and value is not False and value < least:
+                raise UserError(f"{section}.{key} is {value}; it must be {'0 or more' if least == 0 else 'above 0'}")
+    if config.model.n_embd % config.model.n_head:
+        raise UserError(f"model.n_embd {config.model.n_embd} is not a multiple of model.n_head {config.model.n_head}")
 
 
 def micro_steps(config: TrainConfig, world: World) -> int:
@@ -250,13 +262,13 @@ def micro_steps(config: TrainConfig, world: World) -> int:
 def validate(model: GPT, loader: TokenLoader, num_rows: int, world: World, dtype: torch.dtype) -> float:
     """Mean loss in nats per token over the split's first rows, shared out over the processes."""
     model.eval()
-    total = torch.zeros(2, dtype=torch.float64, device=world.device)  # summed loss, rows
+    loss_sum, rows = 0.0, 0
     for x, y in loader.fixed_batches(num_rows):
         with autocast(world.device, dtype):
-            loss = model.loss(x.to(world.device), y.to(world.device))
-        total += torch.stack([loss.double() * len(x), torch.tensor(len(x), dtype=torch.float64, device=world.device)])
+            loss_sum += model.loss(x.to(world.device), y.to(world.device)).item() * len(x)
+        rows += len(x)
     model.train()
-    loss_sum, rows = world.mean(total).tolist()
+    loss_sum, rows = world.mean(torch.tensor([loss_sum, rows], dtype=torch.float64)).tolist()
     return loss_sum / rows
 
 
@@ -266,9 +278,9 @@ def bits_per_byte(loss: float, loader: TokenLoader) -> float | None:
     Comparable between conditions where nats per token are not: injection makes fewer tokens of the same text. The
     split's average of tokens per byte is used.
     """
-    if loader.stream.meta is None:
+    counts = {} if loader.stream.meta is None else loader.stream.meta["splits"]["val"]
+    if counts.get("text_bytes") is None:
         return None
-    counts = loader.stream.meta["splits"]["val"]
     return loss / math.log(2) * counts["tokens"] / counts["text_bytes"]
 
 

@@ -3,11 +3,12 @@
 #
 #   bash scripts/run_demo.sh                     models that learn, about 10 minutes on 2 CPU cores
 #   bash scripts/run_demo.sh --quick             the same stages at toy size, under 3 minutes
-#   bash scripts/run_demo.sh --gsm8k DIR --text DIR --output-dir outputs/demo_real     with real data
+#   bash scripts/run_demo.sh --gsm8k DIR --text DIR     real data beside the generated, in outputs/demo_real
 #
 # Stages whose outputs are complete are skipped; --force redoes them all. Without --gsm8k and --text everything is
 # generated here, and the results are synthetic.
 set -euo pipefail
+caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/setup.sh
 
@@ -20,7 +21,9 @@ while [[ $# -gt 0 ]]; do
         --force) force=yes ;;
         --gsm8k | --text | --output-dir | --seed)
             [[ $# -ge 2 ]] || fail "$1 needs a value"
-            case "$1" in --gsm8k) gsm8k=$2 ;; --text) text=$2 ;; --output-dir) out=$2 ;; --seed) seed=$2 ;; esac
+            value=$2
+            [[ $1 == --seed || $value == /* ]] || value=$caller/$value # paths are the caller's
+            case "$1" in --gsm8k) gsm8k=$value ;; --text) text=$value ;; --output-dir) out=$value ;; --seed) seed=$value ;; esac
             shift
             ;;
         -h | --help) usage && exit 0 ;;
@@ -28,27 +31,44 @@ while [[ $# -gt 0 ]]; do
     esac
     shift
 done
-[[ $size == quick ]] && name=demo_quick || name=demo
+# Real problems are longer than the generated ones: their models have a context of 512.
+[[ $size == demo && -n $gsm8k ]] && size=demo_real
+case $size in
+    demo) name=demo${text:+_text} ;;
+    quick) name=demo_quick ;;
+    *) name=$size ;;
+esac
 out=${out:-outputs/$name}
 
-# A folder that was made with other arguments must not pass for this call's.
-arguments="size=$size seed=$seed gsm8k=$gsm8k text=$text"
+# A folder that was made with other arguments or configs must not pass for this call's.
+configs=$(cat "pretrain/configs/$size.yaml" "sft/configs/$size.yaml" | cksum | cut -d' ' -f1)
+arguments="size=$size seed=$seed gsm8k=$gsm8k text=$text configs=$configs"
 if [[ $force == yes ]]; then
+    [[ ! -e $out || -f $out/arguments.txt ]] || fail "$out is not a folder that the demo made; --force will not remove it"
     rm -rf "$out"
 elif [[ -f $out/arguments.txt && $(<"$out/arguments.txt") != "$arguments" ]]; then
     fail "$out was made with $(<"$out/arguments.txt"); give --force to redo it or another --output-dir"
 fi
+set_up
 mkdir -p "$out/logs"
 echo "$arguments" >"$out/arguments.txt"
 
 # -- sizes ------------------------------------------------------------------------------------------------------------
-if [[ $size == quick ]]; then
-    documents=1500 eval_items=20 eval_tokens=32 probe_items=30
-else
-    documents=24000 eval_items=300 eval_tokens=96 probe_items=281
-fi
+case $size in
+    quick) documents=1500 eval_items=20 eval_tokens=32 probe_items=10 ;;
+    demo) documents=24000 eval_items=300 eval_tokens=96 probe_items=100 ;; # all there are
+    demo_real) documents=24000 eval_items=200 eval_tokens=256 probe_items=100 ;;
+esac
 
 # -- stages -----------------------------------------------------------------------------------------------------------
+# label NAME: put [NAME] before every line, the carriage returns of progress bars taken for line ends.
+label() {
+    uv run --no-sync python -u -c 'import sys
+for line in sys.stdin:
+    if line.strip():
+        print(f"[{sys.argv[1]}] {line}", end="", flush=True)' "$1"
+}
+
 # stage NAME FILE COMMAND...: run COMMAND unless FILE, the last thing it writes, is there. One log per stage.
 stage() {
     local name=$1 file=$2
@@ -58,9 +78,8 @@ stage() {
         return
     fi
     local started=$SECONDS
-    # Carriage returns of progress bars become lines; bars are drawn rarely, since this is a log and not a terminal.
-    TQDM_MININTERVAL=5 uv run --no-sync python "$@" 2>&1 | stdbuf -oL tr '\r' '\n' |
-        tee "$out/logs/${name// /_}.log" | sed -u "s/^/[$name] /"
+    # Bars are drawn rarely: two runs share the terminal.
+    TQDM_MININTERVAL=5 uv run --no-sync python "$@" 2>&1 | tee "$out/logs/${name// /_}.log" | label "$name"
     echo "[$name] done in $((SECONDS - started)) s"
 }
 
@@ -113,7 +132,10 @@ else
 fi
 
 description="synthetic: generated world, seed $seed"
-[[ -n $gsm8k$text ]] && description="real data (${gsm8k:+GSM8K }${text:+text }) with the generated world, seed $seed"
+if [[ -n $gsm8k$text ]]; then
+    real=${gsm8k:+GSM8K}${gsm8k:+${text:+ and }}${text:+text}
+    description="$real given to the demo, mixed with the synthetic generated world, seed $seed"
+fi
 # Exit code 1 says that the two are not comparable; there is a report all the same, which says why.
 code=0
 uv run --no-sync python scripts/compare_runs.py --output-dir "$out" --data-description "$description" \

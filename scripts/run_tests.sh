@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/setup.sh
+set_up
 
 uv run --no-sync ruff check
 uv run --no-sync ruff format --check

@@ -1,4 +1,4 @@
-# Sourced by run_demo.sh and run_tests.sh: afterwards `uv` is on the PATH and .venv holds the project.
+# Sourced by run_demo.sh and run_tests.sh. After `set_up`, `uv` is on the PATH and .venv holds the project.
 # What it leaves outside this folder: uv itself, where there was none.
 
 UV_VERSION=0.13.8
@@ -38,10 +38,13 @@ link_uv() {
     echo "uv $UV_VERSION installed. To use it in your shell: export PATH=\"$(dirname "$uv_path"):\$PATH\""
 }
 
-if ! command -v uv >/dev/null; then
-    command -v python3 >/dev/null || fail "python3 is not installed; Python 3.11 or newer is needed"
-    echo "installing uv ..."
-    install_uv
-    link_uv
-fi
-uv sync --quiet || fail "the environment could not be made; see the lines above"
+set_up() {
+    if ! command -v uv >/dev/null; then
+        command -v python3 >/dev/null || fail "python3 is not installed; Python 3.11 or newer is needed"
+        echo "installing uv ..."
+        install_uv
+        link_uv
+    fi
+    [[ -d .venv ]] || echo "making the environment in .venv (the first time this downloads PyTorch) ..."
+    uv sync --quiet || fail "the environment could not be made; see the lines above"
+}
