@@ -86,7 +86,7 @@ def tokenize(config: TokenizeConfig) -> dict[str, Any]:
     if config.shard_size < 1 or config.workers < 1 or not 0 < config.val_fraction < 1:
         raise UserError("--shard-size and --workers must be at least 1, --val-fraction between 0 and 1")
     files = document_files(source)
-    _refuse_foreign_folder(out_dir)
+    _refuse_foreign_folder(out_dir, config.condition)
     statistics = _statistics(source)
     mode = config.injection_mode if config.condition == "mul_tokens" else "none"
     _refuse_second_injection(source, mode, statistics)
@@ -266,13 +266,15 @@ def _require_documents(source: Path, counts: dict[Split, Counter]) -> None:
             raise UserError(f"{source}: {found} documents leave none for the {split} split; {remedy}")
 
 
-def _refuse_foreign_folder(out_dir: Path) -> None:
+def _refuse_foreign_folder(out_dir: Path, condition: Condition) -> None:
     """The output folder is replaced, so it must hold nothing but an earlier output."""
     if out_dir.exists() and not out_dir.is_dir():
         raise UserError(f"{out_dir} is a file; name a folder with --out-dir")
     for path in out_dir.iterdir() if out_dir.exists() else ():
         if not re.fullmatch(r"(train|val)_\d{5,}\.npy|meta\.json", path.name):
             raise UserError(f"{out_dir} holds {path.name}, which is no token shard; name another folder with --out-dir")
+    if (out_dir / "meta.json").exists() and (found := read_json(out_dir / "meta.json").get("condition")) != condition:
+        raise UserError(f"{out_dir} holds the shards of {found}; name another folder with --out-dir")
 
 
 if __name__ == "__main__":

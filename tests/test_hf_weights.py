@@ -169,3 +169,13 @@ def test_a_checkpoint_of_the_other_condition_is_refused(tmp_path):
 def test_import_of_nothing_is_one_line(name, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="neither a model directory nor a hub id"):
         call(import_main, monkeypatch, "--model", name, "--output-dir", tmp_path / "o")
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "run.json"])
+def test_a_directory_of_something_else_is_not_replaced(name, model_dir, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / name).write_text('{"stage": "sft_gsm8k", "condition": "mul_tokens"}')
+    with pytest.raises(UserError, match="choose another --output-dir"):
+        save_model_dir(load_model_dir(model_dir), other, "mul_tokens")
+    assert (other / name).exists()

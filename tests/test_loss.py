@@ -87,3 +87,18 @@ def test_without_gradients_only_the_loss_is_computed():
         loss = chunked_cross_entropy(hidden, weight, targets)
     assert not loss.requires_grad
     torch.testing.assert_close(loss, plain(hidden, weight, targets).detach(), rtol=1e-6, atol=1e-6)
+
+
+def test_an_ignored_target_is_not_taken_for_an_id():
+    hidden, weight, targets = problem(4, 8, 50)
+    targets[1] = -100
+    with pytest.raises(AssertionError, match="every target counts"):
+        chunked_cross_entropy(hidden, weight, targets)
+
+
+def test_a_second_backward_is_refused_rather_than_scaled_twice():
+    hidden, weight, targets = problem(4, 8, 50)
+    loss = chunked_cross_entropy(hidden, weight, targets)
+    (3.0 * loss).backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="inplace"):
+        loss.backward()

@@ -241,6 +241,12 @@ def test_rerun_replaces_stale_shards_and_failure_keeps_them(corpus, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"out", "bad.jsonl"}
 
 
+def test_the_other_conditions_shards_are_not_replaced(corpus, tmp_path):
+    tokenize(TokenizeConfig(condition="baseline", input=corpus, out_dir=tmp_path / "out", workers=1))
+    with pytest.raises(UserError, match="holds the shards of baseline"):
+        tokenize(TokenizeConfig(condition="mul_tokens", input=corpus, out_dir=tmp_path / "out", workers=1))
+
+
 def test_other_files_in_the_output_folder_are_not_deleted(corpus, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match=r"holds thesis\.tex"):

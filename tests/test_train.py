@@ -238,3 +238,40 @@ def test_compiled_training_equals_eager(shards, tmp_path):
     train(tiny_config(shards, tmp_path / "compiled", max_steps=2, compile="on"), CPU)
     eager, compiled = (load_checkpoint(latest_checkpoint(tmp_path / n))["model"] for n in ("eager", "compiled"))
     assert_same_state(eager, compiled, exact=False)
+
+
+@pytest.mark.parametrize("key", ["eval.interval", "logging.interval", "training.batch_size", "model.n_head"])
+def test_a_value_that_no_run_can_have_is_named(key, shards, tmp_path):
+    config = tiny_config(shards, tmp_path / "run")
+    section, name = key.split(".")
+    setattr(getattr(config, section), name, 0)
+    with pytest.raises(UserError, match=f"{key} is 0"):
+        train(config, CPU)
+
+
+def test_resuming_with_another_micro_batch_goes_on(shards, tmp_path):
+    config = tiny_config(shards, tmp_path / "run", max_steps=4)
+    config.checkpoint.interval = 2
+    train(config, CPU)
+    (tmp_path / "run" / "model_000004.pt").unlink()
+    (tmp_path / "run" / "run.json").unlink()
+    config.resume, config.training.batch_size = True, 4
+    train(config, CPU)
+    whole = tiny_config(shards, tmp_path / "whole", max_steps=4)
+    train(whole, CPU)
+    resumed, straight = (load_checkpoint(tmp_path / name / "model_000004.pt")["model"] for name in ("run", "whole"))
+    assert_same_state(resumed, straight, exact=False)
+
+
+def test_a_log_row_that_a_kill_cut_short_does_not_stop_a_resume(shards, tmp_path):
+    config = tiny_config(shards, tmp_path / "run", max_steps=4)
+    config.checkpoint.interval = 2
+    train(config, CPU)
+    expected = losses(tmp_path / "run")
+    (tmp_path / "run" / "model_000004.pt").unlink()
+    (tmp_path / "run" / "run.json").unlink()
+    with open(tmp_path / "run" / "log.jsonl", "a") as file:
+        file.write('{"step": 5, "lo')
+    config.resume = True
+    train(config, CPU)
+    assert losses(tmp_path / "run") == expected
