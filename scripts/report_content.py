@@ -19,7 +19,8 @@ SAMPLES = {"gsm8k": 2, "probes": 1}  # of each outcome: only one condition right
 LOSS_NOTE = (
     "A loss per token is an average over the condition's own tokens, and injection changes what those are: one mul "
     "token takes the place of several ordinary ones. The two losses are over different token streams and do not say "
-    "which model is better. Bits per byte, where given, are per byte of the text before injection: compare those."
+    "which model is better. Bits per byte, where given, are per byte of the text before injection, the same text for "
+    "both; but a mul token also drops the order of the factors and the spaces, which the baseline has to predict."
 )
 
 

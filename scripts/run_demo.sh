@@ -64,6 +64,7 @@ esac
 # label NAME: put [NAME] before every line, the carriage returns of progress bars taken for line ends.
 label() {
     uv run --no-sync python -u -c 'import sys
+sys.stdin.reconfigure(newline=None)
 for line in sys.stdin:
     if line.strip():
         print(f"[{sys.argv[1]}] {line}", end="", flush=True)' "$1"
@@ -106,7 +107,7 @@ train_and_evaluate() {
         --model-path "$sft" --data-path "$out/raw/gsm8k" --output-dir "$eval" \
         --max-samples "$eval_items" --max-new-tokens "$eval_tokens"
     stage "probes $condition" "$eval/probes_results.json" eval/run_arithmetic_probes.py --condition "$condition" \
-        --model-path "$sft" --output-dir "$eval" --max-samples "$probe_items" --max-new-tokens "$eval_tokens"
+        --model-path "$sft" --output-dir "$eval" --max-samples "$probe_items"
 }
 
 for condition in baseline mul_tokens; do
