@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from data.shards import write_shard
+from pretrain.model import GPT, GPTConfig
 
 ROOT = Path(__file__).parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -33,6 +35,16 @@ def write_random_shards(directory: Path, seed: int = 0) -> Path:
     for name, size in (("train_00000", 700), ("train_00001", 611), ("val_00000", 200)):
         write_shard(directory / f"{name}.npy", rng.integers(0, 50257, size).astype(np.uint16))
     return directory
+
+
+def random_gpt(config: GPTConfig, seed: int = 0) -> GPT:
+    """Every parameter random, biases and LayerNorms too, and larger than at initialisation: nothing hides."""
+    torch.manual_seed(seed)
+    model = GPT(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
 
 
 def run(script: str, *arguments: object, processes: int = 1, check: bool = True) -> subprocess.CompletedProcess:

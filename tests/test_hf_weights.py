@@ -18,19 +18,10 @@ from pretrain.hf_weights import load_model_dir, save_model_dir
 from pretrain.import_hf import extend_vocabulary
 from pretrain.import_hf import main as import_main
 from pretrain.model import GPT, GPTConfig
-from tests.helpers import one_line_error, run
+from tests.helpers import one_line_error, random_gpt, run
 from tokenizer.mul_facts import VOCAB_SIZE, suppressed_ids
 
 SMALL = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=32)
-
-
-def small_gpt(seed: int = 0, config: GPTConfig = SMALL) -> GPT:
-    torch.manual_seed(seed)
-    model = GPT(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return model
 
 
 def checkpoint(model: GPT, path: Path, condition: str = "mul_tokens") -> Path:
@@ -48,12 +39,12 @@ def call(main, monkeypatch, *arguments: object) -> None:
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("models") / "hf_mul_tokens"
-    save_model_dir(small_gpt(), path, "mul_tokens")
+    save_model_dir(random_gpt(SMALL), path, "mul_tokens")
     return path
 
 
 def test_exported_directory_gives_transformers_the_same_logits(tmp_path, monkeypatch):
-    model = small_gpt()
+    model = random_gpt(SMALL)
     checkpoint(model, tmp_path / "pretrain" / "model_000007.pt")
     call(
         export_main,
@@ -81,7 +72,7 @@ def test_greedy_text_is_the_same_from_both_engines(model_dir):
 
 
 def test_transformers_never_samples_an_id_that_no_text_can_produce(tmp_path):
-    model = small_gpt()
+    model = random_gpt(SMALL)
     with torch.no_grad():
         model.wte.weight[suppressed_ids("baseline")] *= 30  # now they are the likeliest of all
     save_model_dir(model, tmp_path / "hf", "baseline")
@@ -93,7 +84,7 @@ def test_transformers_never_samples_an_id_that_no_text_can_produce(tmp_path):
 
 
 def test_loading_gives_the_weights_back_bit_for_bit(model_dir):
-    ours, back = small_gpt().state_dict(), load_model_dir(model_dir).state_dict()
+    ours, back = random_gpt(SMALL).state_dict(), load_model_dir(model_dir).state_dict()
     assert all(torch.equal(ours[name], back[name]) for name in ours | back)
 
 
@@ -160,7 +151,7 @@ def test_what_is_not_a_model_directory_is_one_line(model_dir, tmp_path, change, 
 
 
 def test_a_checkpoint_of_the_other_condition_is_refused(tmp_path):
-    path = checkpoint(small_gpt(), tmp_path / "model_000007.pt", "baseline")
+    path = checkpoint(random_gpt(SMALL), tmp_path / "model_000007.pt", "baseline")
     result = run("pretrain/export_hf.py", "--condition", "mul_tokens", "--checkpoint", path, check=False)
     assert "is of condition baseline" in one_line_error(result)
 

@@ -8,18 +8,9 @@ from transformers import GPT2LMHeadModel
 
 from pretrain.hf_weights import from_hf_state, hf_config, to_hf_state
 from pretrain.model import GPT, GPTConfig, KVCache
+from tests.helpers import random_gpt
 
 TINY = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=32, vocab_size=211)
-
-
-def random_gpt(config: GPTConfig = TINY, seed: int = 0) -> GPT:
-    """Every parameter random, biases and LayerNorms too, and larger than at initialisation: nothing hides."""
-    torch.manual_seed(seed)
-    model = GPT(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model
 
 
 def hf_twin(model: GPT) -> GPT2LMHeadModel:
@@ -36,7 +27,7 @@ def batch(config: GPTConfig = TINY, B: int = 3, T: int = 20, seed: int = 1):
 
 
 def test_logits_loss_and_every_gradient_equal_transformers():
-    model = random_gpt()
+    model = random_gpt(TINY)
     twin = hf_twin(model)
     idx, targets = batch()
     logits = twin(idx).logits
@@ -53,7 +44,7 @@ def test_logits_loss_and_every_gradient_equal_transformers():
 
 
 def test_weights_survive_the_way_there_and_back_bit_for_bit():
-    model = random_gpt()
+    model = random_gpt(TINY)
     back = from_hf_state(hf_twin(model).state_dict())
     for name, tensor in model.state_dict().items():
         assert torch.equal(back[name], tensor), name
@@ -86,7 +77,7 @@ def test_initialisation_follows_gpt2():
 
 
 def test_no_position_sees_a_later_one():
-    model = random_gpt()
+    model = random_gpt(TINY)
     idx, _ = batch()
     changed = idx.clone()
     changed[:, 12] = (changed[:, 12] + 1) % TINY.vocab_size
@@ -97,7 +88,7 @@ def test_no_position_sees_a_later_one():
 
 @torch.no_grad()
 def test_cached_hidden_states_equal_uncached_for_rows_of_different_length():
-    model = random_gpt()
+    model = random_gpt(TINY)
     idx, _ = batch(B=3, T=24)
     lengths = torch.tensor([5, 9, 2])
     full = model.hidden(idx)
@@ -117,7 +108,7 @@ def test_cached_hidden_states_equal_uncached_for_rows_of_different_length():
 
 @torch.no_grad()
 def test_cache_rows_can_be_repeated_and_dropped():
-    model = random_gpt()
+    model = random_gpt(TINY)
     idx, _ = batch(B=3, T=12)
     cache = KVCache(TINY, 3, 32, torch.device("cpu"))
     model.hidden(idx[:, :8], cache)
