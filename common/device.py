@@ -2,6 +2,10 @@
 
 import contextlib
 import random
+import resource
+import sys
+from collections import deque
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -49,3 +53,46 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def memory_bytes(device: torch.device) -> tuple[int, int]:
+    """Bytes that this process uses now, and at most so far: the allocator's on a GPU, else resident memory."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():  # not getrusage: its peak includes the parent's, from before the program was loaded
+        rows = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(rows["VmRSS"].split()[0]) * 1024, int(rows["VmHWM"].split()[0]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak, peak
+
+
+class DelayedScalars:
+    """Scalars that a device computes in every step, read when they are there instead of waited for.
+
+    Reading a value on the host waits for all that was queued before it, and the device then idles until the host has
+    queued more. Copied to pinned memory and read a step later, they cost nothing.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.waiting: deque = deque()
+
+    def push(self, step: int, values: torch.Tensor) -> None:
+        """Queue the copy of `values` (k,), which belong to `step`."""
+        arrived = None
+        if self.device.type == "cuda":
+            values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+        self.waiting.append((step, values, arrived))
+
+    def take(self, all_but: int) -> list[tuple[int, list[float]]]:
+        """The steps and their values in order, except for the newest `all_but`, which may still be on their way."""
+        taken = []
+        while len(self.waiting) > all_but:
+            step, values, arrived = self.waiting.popleft()
+            if arrived is not None:
+                arrived.synchronize()
+            taken.append((step, values.tolist()))
+        return taken

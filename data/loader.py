@@ -10,6 +10,7 @@ of ranks. Loaders whose ranks each watch their own position cross borders in dif
 """
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,10 @@ class TokenLoader:
         self.rank, self.world_size = rank, world_size
         self.pinned = torch.cuda.is_available()
         self.cursor = 0
+        # Pinning memory in a thread that has not chosen its GPU would open a context on the first one.
+        choose_gpu = (torch.cuda.set_device, (torch.cuda.current_device(),)) if self.pinned else (None, ())
+        self.reader = ThreadPoolExecutor(1, initializer=choose_gpu[0], initargs=choose_gpu[1])
+        self.ahead: Future | None = None  # the batch at the cursor, being read while the device computes
         self.rows_per_epoch = (len(self.stream) - 1) // block_size
         if self.rows_per_epoch < 1:
             raise UserError(
@@ -49,9 +54,13 @@ class TokenLoader:
             )
 
     def next_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets, int64 (B, T) each, in pinned memory when there is a CUDA device."""
-        batch = self._rows(self.cursor + self.rank * self.batch_size, self.batch_size)
+        """Inputs and targets, int64 (B, T) each, in pinned memory when there is a CUDA device.
+
+        The batch after it is read meanwhile. The cursor counts what was handed out, not what was read ahead.
+        """
+        batch = (self.ahead or self._read_at_cursor()).result()
         self.cursor += self.batch_size * self.world_size
+        self.ahead = self._read_at_cursor()
         return batch
 
     def fixed_batches(self, num_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -85,7 +94,7 @@ class TokenLoader:
                 f"{self.stream.data_dir}: block size is {self.block_size}, the run to resume read rows of "
                 f"{state['block_size']}; give the block size it was started with, or start a new run"
             )
-        self.cursor = state["cursor"]
+        self.cursor, self.ahead = state["cursor"], None
 
     @property
     def tokens_seen(self) -> int:
@@ -116,6 +125,9 @@ class TokenLoader:
             known = (key for key in ("documents", "mul_tokens", "text_bytes") if counts[key] is not None)
             record |= {f"{key}_seen": round(counts[key] * passes) for key in known}
         return record
+
+    def _read_at_cursor(self) -> Future:
+        return self.reader.submit(self._rows, self.cursor + self.rank * self.batch_size, self.batch_size)
 
     def _rows(self, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and targets, (count, T) each, of the rows `first` and following, modulo the epoch."""

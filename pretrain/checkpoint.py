@@ -25,16 +25,34 @@ def checkpoint_path(output_dir: Path, step: int) -> Path:
     return output_dir / f"model_{step:06d}.pt"
 
 
+def checkpoints(output_dir: Path) -> dict[int, Path]:
+    """The run's checkpoints by step, lowest first. Unfinished ones have other names."""
+    found = {int(match[1]): path for path in output_dir.glob("model_*.pt") if (match := NAME.fullmatch(path.name))}
+    return dict(sorted(found.items()))
+
+
 def latest_checkpoint(output_dir: Path) -> Path | None:
-    """The checkpoint with the highest step, or None. Unfinished ones have other names."""
-    found = [path for path in output_dir.glob("model_*.pt") if NAME.fullmatch(path.name)]
-    return max(found, key=lambda path: int(NAME.fullmatch(path.name).group(1)), default=None)
+    """The checkpoint with the highest step, or None."""
+    return max(checkpoints(output_dir).items(), default=(0, None))[1]
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings, lists, dicts) to `path`, or leave `path` as it was."""
-    with atomic_path(path) as partial:
-        torch.save(state, partial)
+    with atomic_path(path) as partial, open(partial, "wb") as file:
+        torch.save(state, file)  # through a file of Python's, whose errors say when the disk is full
+
+
+def prune_checkpoints(output_dir: Path, keep_last: int | None, keep_every: int | None) -> None:
+    """Delete all but the newest `keep_last` and, of the older ones, those of a step that `keep_every` divides.
+
+    Also what killed processes left half-written. keep_last None deletes no checkpoint.
+    """
+    for partial in output_dir.glob(".model_*.pt.*.partial"):
+        partial.unlink()
+    steps = list(checkpoints(output_dir))
+    for step in steps[: -keep_last if keep_last else 0]:
+        if not keep_every or step % keep_every:
+            checkpoint_path(output_dir, step).unlink()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

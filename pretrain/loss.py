@@ -2,18 +2,9 @@
 
 A small model spends most of its time and memory in the head: at width 128 the logits of a token cost more
 multiplications than four transformer layers. Autograd's way writes the (N, V) logits, their log-softmax and their
-gradient to memory and reads each again. Here a chunk of tokens goes from hidden states to gradients in one visit:
-
-    E = exp(W x^T - t)            (V, c)   t the logit of each token's target, so that
-    s = sum_v E                   (c,)     loss = log s
-    d loss / d x = E^T W / s - W[y]
-    d loss / d W = E (x / s) - onehot(y) x
-
-E is never normalised: the division by s happens on the (c, C) side, which is V / C times smaller. The layout is
-(V, c), and the vocabulary is swept in blocks that stay in cache, because the tall, skinny products run up to twice as
-fast that way as x W^T does. Subtracting the target's logit saves the sweep that finds the maximum; it overflows where
-a token's loss exceeds 88 nats, and only then is the chunk done again with the maximum.
-The floor is the three products, 6 V C FLOPs per token; scripts/bench_pretrain.py measures the distance to it.
+gradient to memory and reads each again. Here a chunk of tokens goes from hidden states to gradients in one visit, in
+the forward pass; the backward pass only scales. The floor is the three products, 6 V C FLOPs per token;
+scripts/bench_pretrain.py measures the distance to it.
 """
 
 import torch
@@ -42,38 +33,11 @@ def chunked_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Te
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, with_grad: bool) -> Tensor:
-        hidden, weight = hidden.detach(), weight.detach()
-        N, V = len(hidden), len(weight)
-        on_cpu = hidden.device.type == "cpu"
-        W = _head_matrix(weight, dtype, padded=not on_cpu)
-        blocks = W.split(CPU_BLOCK if on_cpu else len(W))
-        chunk = min(N, CPU_CHUNK if on_cpu else ACCELERATOR_CHUNK)
-        buffer = torch.empty(len(W), chunk, dtype=dtype, device=W.device)
-        loss = torch.zeros((), dtype=torch.float32, device=W.device)
-        if with_grad:
-            grad_hidden = torch.empty_like(hidden)
-            grad_weight = torch.empty_like(weight, dtype=torch.float32)
-        for i in range(0, N, chunk):
-            x, y = hidden[i : i + chunk].to(dtype), targets[i : i + chunk]
-            E = buffer if len(x) == chunk else buffer.new_empty(len(W), len(x))  # the last chunk may be narrower
-            target_rows = W[y].float()
-            shift = (x.float() * target_rows).sum(-1)
-            s, weighted = _sweep(E, blocks, x, shift, V, with_grad)
-            if not s.isfinite().all():
-                top = torch.stack([torch.mm(block, x.T).amax(0) for block in blocks]).amax(0).float()
-                s, weighted = _sweep(E, blocks, x, top, V, with_grad)
-                loss += (top - shift).sum()
-            loss += s.log().sum()
-            if with_grad:
-                scale = 1 / (s * N)[:, None]
-                grad_hidden[i : i + chunk] = weighted.T * scale - target_rows / N
-                scaled_x = (x * scale).to(dtype)
-                for e, grad_block in zip(E[:V].split(len(blocks[0])), grad_weight.split(len(blocks[0])), strict=True):
-                    _product(grad_block, e, scaled_x, accumulate=i > 0)
-                grad_weight.index_add_(0, y, x.float(), alpha=-1 / N)
+        way = _on_cpu if hidden.device.type == "cpu" else _on_accelerator
+        loss, grad_hidden, grad_weight = way(hidden.detach(), weight.detach(), targets, dtype, with_grad)
         if with_grad:
             ctx.save_for_backward(grad_hidden, grad_weight.to(weight.dtype))
-        return loss / N
+        return loss
 
     @staticmethod
     def backward(ctx, grad_loss: Tensor):
@@ -81,16 +45,79 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return *(grad.mul_(grad_loss) for grad in ctx.saved_tensors), None, None, None
 
 
-def _sweep(E: Tensor, blocks: tuple[Tensor, ...], x: Tensor, shift: Tensor, V: int, with_grad: bool):
-    """Fill E (V', c) with exp(W x^T - shift); return its sum over V (c,) and W^T E (C, c), both float32."""
-    s = torch.zeros(len(x), dtype=torch.float32, device=x.device)
-    weighted = torch.zeros(x.shape[::-1], dtype=torch.float32, device=x.device)
-    for e, block in zip(E.split(len(blocks[0])), blocks, strict=True):
+def _on_accelerator(hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, with_grad: bool):
+    """Mean loss, d loss / d hidden (N, C), d loss / d weight (V, C); large products, and nothing the host waits for.
+
+    Under torch.compile the float32 conversions live in registers: a chunk's logits exist once, in `dtype`.
+    """
+    N, V = len(hidden), len(weight)
+    W = torch.nn.functional.pad(weight.to(dtype), (0, 0, 0, -V % HEAD_MULTIPLE))
+    is_padding = torch.arange(len(W), device=W.device) >= V
+    loss = torch.zeros((), dtype=torch.float32, device=W.device)
+    grad_hidden, grad_weight = [], torch.zeros(W.shape if with_grad else (0,), dtype=torch.float32, device=W.device)
+    for x, y in zip(hidden.to(dtype).split(ACCELERATOR_CHUNK), targets.split(ACCELERATOR_CHUNK), strict=True):
+        logits = (x @ W.T).masked_fill_(is_padding, -torch.inf)  # (c, V')
+        total = logits.float().logsumexp(-1, keepdim=True)
+        loss = loss + (total - logits.gather(1, y[:, None]).float()).sum()
+        if with_grad:
+            hit = torch.arange(len(W), device=W.device) == y[:, None]
+            grad_logits = ((logits.float() - total).exp() - hit.float()).to(dtype)
+            grad_hidden.append(grad_logits @ W)
+            grad_weight += grad_logits.T @ x
+    if not with_grad:
+        return loss / N, None, None
+    return loss / N, (torch.cat(grad_hidden).float() / N).to(hidden.dtype), grad_weight[:V] / N
+
+
+def _on_cpu(hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, with_grad: bool):
+    """Mean loss, d loss / d hidden (N, C), d loss / d weight (V, C), by way of exponentials that are never normalised:
+
+        E = exp(W x^T - t)            (V, c)   t the logit of each token's target, so that
+        s = sum_v E                   (c,)     loss = log s
+        d loss / d x = E^T W / s - W[y]
+        d loss / d W = E (x / s) - onehot(y) x
+
+    The division by s happens on the (c, C) side, which is V / C times smaller. The layout is (V, c), and the vocabulary
+    is swept in blocks that stay in cache, because the tall, skinny products run up to twice as fast that way as x W^T
+    does. Subtracting the target's logit saves the sweep that finds the maximum; it overflows where a token's loss
+    exceeds 88 nats, and only then is the chunk done again with the maximum.
+    """
+    N, V = len(hidden), len(weight)
+    W = weight.to(dtype)
+    blocks = W.split(CPU_BLOCK)
+    buffer = torch.empty(V, min(N, CPU_CHUNK), dtype=dtype)
+    loss = torch.zeros((), dtype=torch.float32)
+    grad_hidden = torch.empty_like(hidden) if with_grad else None
+    grad_weight = torch.empty_like(weight, dtype=torch.float32) if with_grad else None
+    for i in range(0, N, CPU_CHUNK):
+        x, y = hidden[i : i + CPU_CHUNK].to(dtype), targets[i : i + CPU_CHUNK]
+        E = buffer if len(x) == buffer.size(1) else buffer.new_empty(V, len(x))  # the last chunk may be narrower
+        target_rows = W[y].float()
+        shift = (x.float() * target_rows).sum(-1)
+        s, weighted = _sweep(E, blocks, x, shift, with_grad)
+        if not s.isfinite().all():
+            top = torch.stack([torch.mm(block, x.T).amax(0) for block in blocks]).amax(0).float()
+            s, weighted = _sweep(E, blocks, x, top, with_grad)
+            loss += (top - shift).sum()
+        loss += s.log().sum()
+        if with_grad:
+            scale = 1 / (s * N)[:, None]
+            grad_hidden[i : i + CPU_CHUNK] = weighted.T * scale - target_rows / N
+            scaled_x = (x * scale).to(dtype)
+            for e, grad_block in zip(E.split(CPU_BLOCK), grad_weight.split(CPU_BLOCK), strict=True):
+                _product(grad_block, e, scaled_x, accumulate=i > 0)
+            grad_weight.index_add_(0, y, x.float(), alpha=-1 / N)
+    return loss / N, grad_hidden, grad_weight
+
+
+def _sweep(E: Tensor, blocks: tuple[Tensor, ...], x: Tensor, shift: Tensor, with_grad: bool):
+    """Fill E (V, c) with exp(W x^T - shift); return its sum over V (c,) and W^T E (C, c), both float32."""
+    s = torch.zeros(len(x), dtype=torch.float32)
+    weighted = torch.zeros(x.shape[::-1], dtype=torch.float32)
+    for e, block in zip(E.split(CPU_BLOCK), blocks, strict=True):
         torch.mm(block, x.T, out=e)
         exponentials = e if e.dtype == torch.float32 else e.float()
         exponentials.sub_(shift).exp_()
-        if len(blocks) == 1:
-            exponentials[V:] = 0  # rows that pad the head are no ids
         s += exponentials.sum(0)
         if with_grad:
             if exponentials is not e:
@@ -107,10 +134,3 @@ def _product(out: Tensor, left: Tensor, right: Tensor, accumulate: bool) -> None
         out += torch.mm(left, right)
     else:
         out.copy_(torch.mm(left, right))
-
-
-def _head_matrix(weight: Tensor, dtype: torch.dtype, padded: bool) -> Tensor:
-    """The (V, C) embedding in the products' dtype; for tensor cores with zero rows up to a multiple of 128."""
-    missing = -len(weight) % HEAD_MULTIPLE if padded else 0
-    weight = weight.to(dtype)
-    return torch.nn.functional.pad(weight, (0, 0, 0, missing)) if missing else weight

@@ -1,26 +1,70 @@
-"""AdamW with GPT-2's decay groups, and the learning-rate schedule."""
+"""AdamW with GPT-2's decay groups, Muon for the matrices where asked for, and the learning-rate schedules."""
 
 import math
 
-import torch
 from torch import nn
+from torch.optim import AdamW, Muon, Optimizer
+
+from pretrain.settings import TrainingConfig
 
 
-def build_adamw(model: nn.Module, max_lr: float, weight_decay: float, betas: tuple[float, float]) -> torch.optim.AdamW:
+def build_optimizers(model: nn.Module, settings: TrainingConfig) -> list[Optimizer]:
+    """The optimizers that together update every parameter of `model` once.
+
+    adamw: one AdamW. muon: Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) for the blocks' weight
+    matrices, whose update it makes orthogonal, and AdamW for embeddings, biases and LayerNorms. Each group's
+    `initial_lr` is its peak rate, which `rate_factor` scales.
+    """
+    if settings.optimizer == "adamw":
+        return [build_adamw(list(model.parameters()), settings)]
+    # The embeddings are tables of rows, not maps between spaces: an orthogonal update means nothing for them.
+    in_blocks = {name: name.startswith("h.") and p.dim() == 2 for name, p in model.named_parameters()}
+    matrices, rest = ([p for name, p in model.named_parameters() if in_blocks[name] == side] for side in (True, False))
+    # Weight decay acts as lr x decay, and Muon's rate is the larger by far: the same shrinkage per step for both.
+    decay = settings.weight_decay * settings.max_lr / settings.muon_lr
+    muon = Muon(matrices, lr=settings.muon_lr, weight_decay=decay, momentum=settings.muon_momentum)
+    return [build_adamw(rest, settings), with_initial_lr(muon)]
+
+
+def build_adamw(parameters: list[nn.Parameter], settings: TrainingConfig) -> AdamW:
     """Decay for matrices and embeddings, none for biases and LayerNorms; every parameter in exactly one group."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
     # The fused kernel reads and writes each tensor once, on CPUs as on GPUs; the others make ten passes.
     fused = parameters[0].device.type in ("cpu", "cuda")
-    return torch.optim.AdamW(groups, lr=max_lr, betas=betas, eps=1e-8, fused=fused)
+    betas = (settings.beta1, settings.beta2)
+    return with_initial_lr(AdamW(groups, lr=settings.max_lr, betas=betas, eps=1e-8, fused=fused))
 
 
-def learning_rate(step: int, max_steps: int, warmup_steps: int, max_lr: float, min_lr: float) -> float:
-    """Rate of update `step` (from 0): linear warm-up to max_lr, then a cosine down to min_lr at max_steps."""
-    if step < warmup_steps:
-        return max_lr * (step + 1) / warmup_steps
-    progress = min(1.0, (step - warmup_steps) / max(1, max_steps - warmup_steps))
-    return min_lr + 0.5 * (1 + math.cos(math.pi * progress)) * (max_lr - min_lr)
+def with_initial_lr(optimizer: Optimizer) -> Optimizer:
+    """Note each group's peak rate beside the rate that the schedule overwrites."""
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
+
+
+def rate_factor(step: int, settings: TrainingConfig) -> float:
+    """What update `step` (from 0) multiplies the peak rates with.
+
+    Linear warm-up to 1, then to min_lr / max_lr at max_steps: along a cosine, or constant at 1 until the last
+    `warmdown` of the updates and in a straight line from there.
+    """
+    last, warmup = settings.max_steps, settings.warmup_steps
+    if step < warmup:
+        return (step + 1) / warmup
+    if settings.schedule == "cosine":
+        progress = min(1.0, (step - warmup) / max(1, last - warmup))
+        height = 0.5 * (1 + math.cos(math.pi * progress))
+    else:
+        height = min(1.0, max(0.0, (last - step) / (settings.warmdown * last)))
+    floor = settings.min_lr / settings.max_lr
+    return floor + height * (1 - floor)
+
+
+def set_rates(optimizers: list[Optimizer], factor: float) -> None:
+    """Set every group's rate to `factor` of its peak."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = factor * group["initial_lr"]

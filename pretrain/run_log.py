@@ -1,32 +1,37 @@
 """The log of a run, for people (log.txt, the terminal) and for programs (log.jsonl), and whose a directory is."""
 
 import json
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from statistics import median
 
 from common.distributed import World
 from common.errors import UserError
 from common.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 
 # What may differ between a run and its continuation without making it another run.
-MAY_CHANGE = {"config", "resume", "device", "output_dir", "data_dir", "logging", "checkpoint"}
+MAY_CHANGE = {"config", "resume", "device", "output_dir", "data_dir", "logging", "checkpoint", "hellaswag", "samples"}
 # Within the training section: how an update is divided among processes and micro-steps, and how it is computed.
 TRAINING_MAY_CHANGE = {"batch_size", "compile"}
 
 
 class RunLog:
-    """Appends to log.txt and log.jsonl. After a resume, rows beyond the checkpoint's step are dropped first."""
+    """Appends to log.txt, log.jsonl and samples.jsonl. After a resume, rows beyond the checkpoint's step go first.
 
-    def __init__(self, output_dir: Path, resumed_at: int, quiet: bool):
-        self.quiet = quiet
-        self.text, self.rows = output_dir / "log.txt", output_dir / "log.jsonl"
+    quiet: writes nothing, for all ranks but the first. track: also gets every row of log.jsonl (pretrain/trackers.py).
+    """
+
+    def __init__(self, output_dir: Path, resumed_at: int, quiet: bool, track: Callable[[dict], None]):
+        self.quiet, self.track = quiet, track
+        self.text, self.rows, self.samples = (output_dir / f for f in ("log.txt", "log.jsonl", "samples.jsonl"))
         if quiet:
             return
-        output_dir.mkdir(parents=True, exist_ok=True)
-        if resumed_at:
-            write_jsonl(self.rows, [row for row in whole_rows(self.rows) if row["step"] <= resumed_at])
-        else:
+        for path in (self.rows, self.samples):
+            kept = [row for row in whole_rows(path) if row["step"] <= resumed_at] if resumed_at else []
+            write_jsonl(path, kept)
+        if not resumed_at:
             write_text(self.text, "")
-            write_text(self.rows, "")
 
     def say(self, line: str) -> None:
         """One line for people."""
@@ -36,37 +41,48 @@ class RunLog:
                 file.write(line + "\n")
 
     def train_row(self, row: dict, max_steps: int, seconds_left: float) -> None:
-        """A training step: step, loss, lr, grad_norm, tokens_per_second, mfu (None where unknown)."""
+        """A step: step, loss, lr, grad_norm, tokens_per_second, mfu (None where unknown), peak_memory_bytes."""
         mfu = "n/a" if row["mfu"] is None else f"{row['mfu']:.1%}"
         self.say(
             f"step {row['step']:>6}/{max_steps} | loss {row['loss']:.4f} | lr {row['lr']:.2e} | "
             f"norm {row['grad_norm']:.3f} | {row['tokens_per_second']:,.0f} tok/s | MFU {mfu} | "
-            f"{seconds_left:.0f} s left"
+            f"{row['peak_memory_bytes'] / 2**30:.1f} GiB | {timedelta(seconds=round(seconds_left))} left"
         )
-        self._append(row)
+        self._append(self.rows, row)
 
-    def val_row(self, row: dict) -> None:
-        """A validation: step, val_loss."""
-        self.say(f"step {row['step']:>6} | validation loss {row['val_loss']:.4f}")
-        self._append(row)
+    def eval_row(self, row: dict) -> None:
+        """An evaluation: step and what was measured."""
+        self.say(f"step {row['step']:>6} | " + " | ".join(f"{k} {v:.4f}" for k, v in row.items() if k != "step"))
+        self._append(self.rows, row)
+
+    def sample_row(self, row: dict) -> None:
+        """A sampled text: step, prompt, text."""
+        self.say(f"step {row['step']:>6} | {row['prompt']}>{row['text']!r}")
+        self._append(self.samples, row)
 
     def last_values(self) -> dict:
-        """The newest value of every column."""
+        """The newest value of every column; of tokens_per_second and mfu the median over the run."""
+        rows = read_jsonl(self.rows)
         values: dict = {}
-        for row in read_jsonl(self.rows):
+        for row in rows:
             values |= row
+        for key in ("tokens_per_second", "mfu"):
+            known = [row[key] for row in rows if row.get(key) is not None]
+            values[key] = median(known) if known else None
         return values
 
-    def _append(self, row: dict) -> None:
+    def _append(self, path: Path, row: dict) -> None:
         if not self.quiet:
-            with open(self.rows, "a") as file:
+            with open(path, "a") as file:
                 file.write(json.dumps(row) + "\n")
+            if path == self.rows:
+                self.track(row)
 
 
 def check_same_run(output_dir: Path, identity: dict, resume: bool, world: World) -> None:
     """Claim `output_dir` for the run `identity`, or check that it is this run's.
 
-    Raises UserError when another run is in it, naming a field that differs, or this one without --resume.
+    Raises UserError when another run is in it, naming a field that differs, or this one with --no-resume.
     """
     path = output_dir / "config.json"
     found = read_json(path) if path.exists() else None
@@ -81,7 +97,7 @@ def check_same_run(output_dir: Path, identity: dict, resume: bool, world: World)
                 )
         if not resume:
             raise UserError(
-                f"{output_dir} already holds this run; continue it with --resume or choose another --output-dir"
+                f"{output_dir} already holds this run; continue it without --no-resume or choose another --output-dir"
             )
     elif world.is_main:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -98,6 +114,6 @@ def comparable(identity: dict) -> dict[str, object]:
 
 
 def whole_rows(path: Path) -> list[dict]:
-    """The rows of a log whose last line a killed process may have left unfinished."""
-    lines = path.read_text().split("\n")
+    """The rows of a log whose last line a killed process may have left unfinished; none where there is no log."""
+    lines = path.read_text().split("\n") if path.exists() else [""]
     return [json.loads(line) for line in lines[:-1]]

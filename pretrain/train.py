@@ -5,98 +5,52 @@
         --data-dir data/processed/baseline --output-dir outputs/pretrain_baseline
     uv run torchrun --standalone --nproc_per_node=8 pretrain/train.py --config pretrain/configs/gpt2_124m.yaml
 
-Writes to the output directory: model_{step}.pt, log.txt, log.jsonl, results.json, run.json. A run that was stopped
-goes on, to the same bits, with --resume. The two conditions differ in --condition and --data-dir only.
+Writes to the output directory: model_{step}.pt, log.txt, log.jsonl, samples.jsonl, results.json, run.json. The same
+command continues a run that was stopped, to the same bits; SIGTERM saves a checkpoint first and exits with 143. The
+two conditions differ in --condition and --data-dir only.
+
+This script is the end of the import chain: in-loop HellaSwag and samples come from eval/, and nothing imports it.
 """
 
 import math
+import signal
+import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from common.config import parse_config, to_dict
-from common.device import autocast, pick_dtype, seed_everything
+from common.device import DelayedScalars, autocast, memory_bytes, pick_dtype, seed_everything
 from common.distributed import World, join_world, leave_world
 from common.errors import UserError, run_script
 from common.files import write_json
 from common.record import RunRecord
 from data.loader import TokenLoader
+from eval.engine import generate
+from eval.hellaswag import hellaswag_accuracy, load_hellaswag
 from pretrain.checkpoint import (
     checkpoint_path,
     latest_checkpoint,
     load_checkpoint,
+    prune_checkpoints,
     rng_state,
     save_checkpoint,
     set_rng_state,
 )
 from pretrain.flops import utilisation
 from pretrain.model import GPT, GPTConfig
-from pretrain.optimizer import build_adamw, learning_rate
+from pretrain.optimizer import build_optimizers, rate_factor, set_rates
 from pretrain.run_log import RunLog, check_same_run
-from tokenizer.mul_facts import Condition
+from pretrain.settings import TrainConfig, check_settings
+from pretrain.spikes import SpikeGuard
+from pretrain.trackers import open_tracker
+from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
+from tokenizer.mul_facts import suppressed_ids
 
-
-@dataclass
-class ModelConfig:
-    n_layer: int = 4  # transformer blocks
-    n_head: int = 4  # attention heads per block
-    n_embd: int = 128  # width; a multiple of n_head
-    block_size: int = 128  # context, in tokens
-
-
-@dataclass
-class TrainingConfig:
-    batch_size: int = 8  # sequences per process and micro-step; what fits in memory
-    total_batch_size: int = 1024  # tokens per update, over all processes and micro-steps
-    max_steps: int = 100  # updates
-    warmup_steps: int = 10  # updates of linear warm-up
-    max_lr: float = 2e-3  # peak learning rate
-    min_lr: float = 2e-4  # learning rate at the last step of the cosine
-    weight_decay: float = 0.1  # on matrices and embeddings
-    beta1: float = 0.9  # AdamW's first-moment decay
-    beta2: float = 0.95  # AdamW's second-moment decay
-    grad_clip: float = 1.0  # largest global gradient norm
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the matrix products; auto: bfloat16 where it is native
-    compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on CUDA
-
-
-@dataclass
-class EvalConfig:
-    interval: int = 50  # updates between validations
-    val_steps: int = 20  # validation batches of total_batch_size tokens, always the first of the split
-
-
-@dataclass
-class LoggingConfig:
-    interval: int = 10  # updates between log lines
-
-
-@dataclass
-class CheckpointConfig:
-    interval: int = 50  # updates between checkpoints
-    save_final: bool = True  # save one after the last update
-
-
-@dataclass
-class TrainConfig:
-    """Pretrain a GPT on token shards. One process, or many under torchrun."""
-
-    config: Path | None = Path("pretrain/configs/tiny.yaml")  # YAML file with the sections below
-    condition: Condition = "baseline"  # which text the shards hold
-    data_dir: Path | None = None  # folder of shards; default data/processed/{condition}
-    output_dir: Path | None = None  # default outputs/pretrain_{condition}
-    seed: int = 0  # initialisation; pair it across conditions
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: CUDA, then MPS, then the CPU
-    resume: bool = False  # go on from the output directory's last checkpoint
-    model: ModelConfig = field(default_factory=ModelConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    eval: EvalConfig = field(default_factory=EvalConfig)
-    logging: LoggingConfig = field(default_factory=LoggingConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+TERMINATED = 128 + signal.SIGTERM  # the shell's name for a process that SIGTERM ended: the run is not complete
 
 
 def main() -> None:
@@ -105,19 +59,21 @@ def main() -> None:
     config.output_dir = config.output_dir or Path(f"outputs/pretrain_{config.condition}")
     world = join_world(config.device)
     try:
-        train(config, world)
+        complete = train(config, world)
     finally:
         leave_world()
+    sys.exit(0 if complete else TERMINATED)
 
 
-def train(config: TrainConfig, world: World) -> None:
-    """The whole run: set-up, loop, results."""
+def train(config: TrainConfig, world: World) -> bool:
+    """The whole run: set-up, loop, results. Returns whether it is complete: False after a SIGTERM."""
     record = RunRecord("pretrain", config, config.condition, config.seed)
     settings, device = config.training, world.device
     seed_everything(config.seed)
     dtype = pick_dtype(settings.dtype, device)
     check_settings(config)
     accumulation = micro_steps(config, world)
+    asked_to_stop = watch_for_sigterm()
 
     # -- data -------------------------------------------------------------------------------------------------
     B, T = settings.batch_size, config.model.block_size
@@ -127,24 +83,31 @@ def train(config: TrainConfig, world: World) -> None:
     data = train_loader.describe()
     if data.get("condition", config.condition) != config.condition:
         raise UserError(f"{config.data_dir} holds {data['condition']} text; --condition is {config.condition}")
+    hellaswag = (
+        load_hellaswag(config.hellaswag.data_path, config.hellaswag.max_samples) if config.hellaswag.interval else []
+    )
 
-    # -- model and optimizer ----------------------------------------------------------------------------------
+    # -- model and optimizers ---------------------------------------------------------------------------------
     model = GPT(GPTConfig(**asdict(config.model))).to(device)
-    optimizer = build_adamw(model, settings.max_lr, settings.weight_decay, (settings.beta1, settings.beta2))
+    optimizers = build_optimizers(model, settings)
+    guard = SpikeGuard(config.spikes)
     step = 0
 
     # -- a fresh directory, or the run that is in it ----------------------------------------------------------
     identity = to_dict(config) | {"data_fingerprint": data["fingerprint"]}
     check_same_run(config.output_dir, identity, config.resume, world)
-    checkpoint = latest_checkpoint(config.output_dir) if config.resume else None
+    checkpoint = latest_checkpoint(config.output_dir)
     if checkpoint is not None:
         state = load_checkpoint(checkpoint)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         train_loader.load_state_dict(state["loader"])
+        guard.load_state_dict(state["spikes"])
         set_rng_state(state["rng"])
         step = state["step"]
-    log = RunLog(config.output_dir, resumed_at=step, quiet=not world.is_main)
+    track = open_tracker(config.logging.tracker if world.is_main else "none", config.output_dir, identity)
+    log = RunLog(config.output_dir, resumed_at=step, quiet=not world.is_main, track=track)
     if checkpoint is not None:
         log.say(f"resumed from {checkpoint} after step {step}")
     log.say(
@@ -153,22 +116,25 @@ def train(config: TrainConfig, world: World) -> None:
     )
     if step == settings.max_steps and (config.output_dir / "run.json").exists():
         log.say("nothing left to do: the run is complete")
-        return
+        return True
 
-    # Evaluation and checkpoints use `model`; `trained` shares its parameters.
+    # Evaluation, samples and checkpoints use `model`; `trained` shares its parameters.
     trained = model
     if settings.compile == "on" or (settings.compile == "auto" and device.type == "cuda"):
         trained = torch.compile(trained)
     if world.size > 1:
-        trained = DistributedDataParallel(trained, device_ids=[device.index] if device.type == "cuda" else None)
+        device_ids = [device.index] if device.type == "cuda" else None
+        trained = DistributedDataParallel(trained, device_ids=device_ids, gradient_as_bucket_view=True)
 
     # -- the loop ---------------------------------------------------------------------------------------------
     model.train()
+    reports = DelayedScalars(device)
     first_step, started = step, time.perf_counter()
-    while step < settings.max_steps:
-        lr = learning_rate(step, settings.max_steps, settings.warmup_steps, settings.max_lr, settings.min_lr)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+    timed_step, timed = step, started  # the speed is that of the steps since here, without evaluations
+    stopped = False
+    while step < settings.max_steps and not stopped:
+        factor = rate_factor(step, settings)
+        set_rates(optimizers, factor)
         loss = torch.zeros((), device=device)
         for micro_step in range(accumulation):
             x, y = (tensor.to(device, non_blocking=True) for tensor in train_loader.next_batch())
@@ -178,72 +144,115 @@ def train(config: TrainConfig, world: World) -> None:
                 micro_loss = trained(x, y) / accumulation
             micro_loss.backward()
             loss += micro_loss.detach()
-        loss = world.mean(loss)
+        # Over all processes: the mean loss, and whether SIGTERM reached any of them, so that all stop together.
+        loss, stop = world.mean(torch.stack([loss, torch.full_like(loss, asked_to_stop())]))
         grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
-        if not (loss.isfinite() & grad_norm.isfinite()):
-            last = latest_checkpoint(config.output_dir)
-            raise UserError(
-                f"step {step + 1}: loss {loss.item()}, gradient norm {grad_norm.item()}; stopped before the update. "
-                f"Lower training.max_lr or look at the data; the last good checkpoint is {last}"
-            )
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        spike = guard.inspect(loss.item(), grad_norm.item()) if config.spikes.action != "off" else None
+        if spike and config.spikes.action == "stop":
+            raise UserError(f"step {step + 1}: {spike}; stopped before the update. {last_good(config)}")
+        if spike:
+            log.say(f"step {step + 1:>6} | skipped: {spike}")
+        else:
+            for optimizer in optimizers:
+                optimizer.step()
+        model.zero_grad(set_to_none=True)
         step += 1
 
-        if step % config.logging.interval == 0 or step == settings.max_steps:
-            speed = (step - first_step) * settings.total_batch_size / (time.perf_counter() - started)
-            mfu = utilisation(speed, model.flops_per_token(), device, world.size)
-            seconds_left = (settings.max_steps - step) * settings.total_batch_size / speed
-            row = {"step": step, "loss": loss.item(), "lr": lr, "grad_norm": grad_norm.item()}
-            log.train_row(row | {"tokens_per_second": round(speed, 1), "mfu": mfu}, settings.max_steps, seconds_left)
-        if step % config.eval.interval == 0 or step == settings.max_steps:
-            val_loss = validate(model, val_loader, val_rows, world, dtype)
-            log.val_row({"step": step, "val_loss": val_loss})
-        final = step == settings.max_steps and config.checkpoint.save_final
-        if (step % config.checkpoint.interval == 0 or final) and world.is_main:
+        # Reading a step's values a step later keeps the device busy; where something is written, it is waited for.
+        reports.push(step, torch.stack([loss, grad_norm, stop]))
+        last = step == settings.max_steps
+        due = {
+            "log": last or step % config.logging.interval == 0,
+            "validate": last or step % config.eval.interval == 0,
+            "hellaswag": hellaswag and (last or step % config.hellaswag.interval == 0),
+            "samples": config.samples.interval and (last or step % config.samples.interval == 0),
+            "save": step % config.checkpoint.interval == 0 or (last and config.checkpoint.save_final),
+        }
+        arrived = reports.take(all_but=0 if any(due.values()) else 1)
+        stopped = any(stop > 0 for _, (_, _, stop) in arrived)
+        due["save"] = due["save"] or stopped
+        for reported_step, (loss, grad_norm, _) in arrived + reports.take(all_but=0 if stopped else 1):
+            if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+                raise UserError(
+                    f"step {reported_step}: loss {loss}, gradient norm {grad_norm}; stopped. Lower training.max_lr or "
+                    f"look at the data. {last_good(config)}"
+                )
+
+        now = time.perf_counter()
+        if due["log"]:
+            speed = (step - timed_step) * settings.total_batch_size / (now - timed)
+            row = {
+                "step": step,
+                "loss": loss,
+                "lr": factor * settings.max_lr,
+                "grad_norm": grad_norm,
+                "tokens_per_second": round(speed, 1),
+                "mfu": utilisation(speed, model.flops_per_token(), device, world.size),
+                "peak_memory_bytes": memory_bytes(device)[1],
+            }
+            seconds_left = (settings.max_steps - step) * (now - started) / (step - first_step)
+            log.train_row(row, settings.max_steps, seconds_left)
+        if due["validate"]:
+            log.eval_row({"step": step, "val_loss": validate(model, val_loader, val_rows, world, dtype)})
+        if due["hellaswag"]:
+            log.eval_row({"step": step} | hellaswag_accuracy(model, hellaswag, config.condition, world, dtype))
+        if due["samples"] and world.is_main:
+            for row in sample(model, config, dtype):
+                log.sample_row({"step": step} | row)
+        if due["save"] and world.is_main:
             state = {
                 "model": model.state_dict(),
                 "model_config": asdict(model.config),
-                "optimizer": optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
                 "loader": train_loader.state_dict(),
+                "spikes": guard.state_dict(),
                 "rng": rng_state(),
                 "step": step,
                 "condition": config.condition,
                 "seed": config.seed,
             }
             save_checkpoint(checkpoint_path(config.output_dir, step), state)
+            prune_checkpoints(config.output_dir, config.checkpoint.keep_last, config.checkpoint.keep_every)
+        if any(due.values()):
+            timed_step, timed = step, time.perf_counter()
+
+    if step < settings.max_steps:
+        log.say(f"stopped by SIGTERM after step {step}, which is saved; the same command goes on from there")
+        return False
 
     # -- results ----------------------------------------------------------------------------------------------
     if world.is_main:
         # From the log, not from the loop: a run killed after its last checkpoint still has these to write.
-        last = log.last_values()
+        last_values = log.last_values()
         results = {
-            "final_train_loss": last["loss"],
-            "final_val_loss": last["val_loss"],
-            "val_bits_per_byte": bits_per_byte(last["val_loss"], val_loader),
+            "final_train_loss": last_values["loss"],
+            "final_val_loss": last_values["val_loss"],
+            "val_bits_per_byte": bits_per_byte(last_values["val_loss"], val_loader),
             "steps": step,
             "tokens": step * settings.total_batch_size,
             "parameters": model.num_parameters(),
-            "tokens_per_second": last["tokens_per_second"],
-            "mfu": last["mfu"],
         }
+        measured = ("tokens_per_second", "mfu", "peak_memory_bytes", "hellaswag_acc_norm_token")
+        results |= {key: last_values[key] for key in measured if key in last_values}
         write_json(config.output_dir / "results.json", results)
         record.data = train_loader.describe()
         counts = {"steps": step, "tokens": results["tokens"], "processes": world.size, "dtype": str(dtype)}
         record.save(config.output_dir, results, **counts)
-        log.say(f"done: validation loss {last['val_loss']:.4f} after {step} steps; see {config.output_dir}")
+        log.say(f"done: validation loss {last_values['val_loss']:.4f} after {step} steps; see {config.output_dir}")
     world.barrier()
+    return True
 
 
-def check_settings(config: TrainConfig) -> None:
-    """Raise UserError naming the first value that no run can have."""
-    for section in ("model", "training", "eval", "logging", "checkpoint"):
-        for key, value in asdict(getattr(config, section)).items():
-            least = 0 if key in ("warmup_steps", "weight_decay", "min_lr", "beta1", "beta2") else 1e-12
-            if not isinstance(value, str) and value is not False and value < least:
-                raise UserError(f"{section}.{key} is {value}; it must be {'0 or more' if least == 0 else 'above 0'}")
-    if config.model.n_embd % config.model.n_head:
-        raise UserError(f"model.n_embd {config.model.n_embd} is not a multiple of model.n_head {config.model.n_head}")
+def watch_for_sigterm():
+    """Take SIGTERM as a request; return a function that says whether it has come."""
+    received = []
+    signal.signal(signal.SIGTERM, lambda *_: received.append(True))
+    return lambda: bool(received)
+
+
+def last_good(config: TrainConfig) -> str:
+    """Which checkpoint a run that went wrong can be taken up from."""
+    return f"The last checkpoint is {latest_checkpoint(config.output_dir)}"
 
 
 def micro_steps(config: TrainConfig, world: World) -> int:
@@ -270,6 +279,27 @@ def validate(model: GPT, loader: TokenLoader, num_rows: int, world: World, dtype
     model.train()
     loss_sum, rows = world.mean(torch.tensor([loss_sum, rows], dtype=torch.float64)).tolist()
     return loss_sum / rows
+
+
+def sample(model: GPT, config: TrainConfig, dtype: torch.dtype) -> list[dict[str, str]]:
+    """Texts after config.samples.prompts, the same random numbers every time: what changes is the model."""
+    tokenizer, settings = GPT2TokenizerWithMulFacts(config.condition), config.samples
+    with autocast(next(model.parameters()).device, dtype):
+        completions = generate(
+            model,
+            [tokenizer.encode(prompt) for prompt in settings.prompts],
+            n=settings.n,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=1.0,
+            top_k=50,
+            suppressed_ids=suppressed_ids(config.condition),
+            seed=config.seed,
+        )
+    return [
+        {"prompt": prompt, "text": tokenizer.decode(completion.ids)}
+        for prompt, group in zip(settings.prompts, completions, strict=True)
+        for completion in group
+    ]
 
 
 def bits_per_byte(loss: float, loader: TokenLoader) -> float | None:

@@ -9,7 +9,6 @@ default. Same weights, same batch. Steps alternate, so that a busy machine slows
 is that of two steps in a process of its own for each.
 """
 
-import resource
 import subprocess
 import sys
 import time
@@ -23,14 +22,14 @@ from tqdm import tqdm
 from transformers import GPT2LMHeadModel
 
 from common.config import config_from_yaml, parse_config
-from common.device import autocast, pick_device, pick_dtype, seed_everything
+from common.device import autocast, memory_bytes, pick_device, pick_dtype, seed_everything
 from common.errors import run_script
 from common.files import write_json
 from common.record import git_commit, hardware
 from pretrain.hf_weights import hf_config, to_hf_state
 from pretrain.model import GPT, GPTConfig
 from pretrain.optimizer import build_adamw
-from pretrain.train import TrainConfig
+from pretrain.settings import TrainConfig
 
 
 @dataclass
@@ -124,18 +123,6 @@ def update(model, optimizer, compute_loss, device: torch.device, dtype: torch.dt
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss.item()
-
-
-def memory_bytes(device: torch.device) -> tuple[int, int]:
-    """Bytes that this process uses now, and at most so far: the allocator's on a GPU, else resident memory."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.exists():  # not getrusage: its peak includes the parent's, from before the program was loaded
-        rows = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(rows["VmRSS"].split()[0]) * 1024, int(rows["VmHWM"].split()[0]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return peak, peak
 
 
 def measure_memory(name: str, config: BenchConfig) -> int:

@@ -59,7 +59,9 @@ def test_non_finite_input_gives_a_non_finite_loss():
     assert not chunked_cross_entropy(hidden, weight, targets).isfinite()
 
 
-def test_autocast_multiplies_in_bfloat16_and_sums_in_float32():
+@pytest.mark.parametrize("way", ["_on_cpu", "_on_accelerator"])
+def test_autocast_multiplies_in_bfloat16_and_sums_in_float32(way, monkeypatch):
+    monkeypatch.setattr(loss_module, "_on_cpu", getattr(loss_module, way))
     hidden, weight, targets = problem(40, 32, 1000, scale=0.3)
     with torch.autocast("cpu", torch.bfloat16):
         ours = gradients(chunked_cross_entropy, hidden, weight, targets)
@@ -70,13 +72,19 @@ def test_autocast_multiplies_in_bfloat16_and_sums_in_float32():
         assert (a - b).norm() < 0.02 * b.norm()
 
 
-def test_padded_head_as_on_a_gpu_changes_nothing(monkeypatch):
-    """The accelerator's path (one block, rows padded to 128) on the CPU's arithmetic."""
-    monkeypatch.setattr(loss_module, "CPU_BLOCK", 10**9)
-    padded = loss_module._head_matrix
-    monkeypatch.setattr(loss_module, "_head_matrix", lambda weight, dtype, **_: padded(weight, dtype, True))
-    ours = gradients(chunked_cross_entropy, *problem(20, 8, 101))
-    oracle = gradients(plain, *problem(20, 8, 101))
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("N", [5, 16, 40])
+def test_the_way_of_a_gpu_equals_autograd_and_never_waits_for_the_host(N, compiled, monkeypatch):
+    """On the CPU's arithmetic. Whatever waits for the device breaks the graph, which fullgraph=True forbids."""
+    monkeypatch.setattr(loss_module, "ACCELERATOR_CHUNK", 16)
+    monkeypatch.setattr(loss_module, "_on_cpu", loss_module._on_accelerator)
+
+    def loss(hidden, weight, targets):
+        return loss_module._ChunkedCrossEntropy.apply(hidden, weight, targets, torch.float32, True)
+
+    loss = torch.compile(loss, fullgraph=True, backend="aot_eager") if compiled else loss
+    ours = gradients(loss, *problem(N, 8, 101))
+    oracle = gradients(plain, *problem(N, 8, 101))
     for a, b in zip(ours, oracle, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 

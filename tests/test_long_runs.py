@@ -1,0 +1,288 @@
+"""What a run of days needs: kills, SIGTERM, full disks, spikes, retention, evaluations that change nothing."""
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch._dynamo  # which every optimizer imports: once here, so that the forks below do not
+
+from common.errors import UserError
+from common.files import read_json, read_jsonl, write_jsonl
+from pretrain.checkpoint import checkpoints, latest_checkpoint, load_checkpoint, prune_checkpoints
+from pretrain.settings import SpikeConfig
+from pretrain.spikes import SpikeGuard
+from pretrain.train import train
+from tests.helpers import ROOT, TINY_TRAINING, run, write_random_shards
+from tests.test_train import CPU, assert_same_state, losses, tiny_config
+
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    return write_random_shards(tmp_path_factory.mktemp("shards"))
+
+
+def write_hellaswag(path: Path) -> Path:
+    endings = ["sits on a mat.", "flies to the moon.", "reads a book.", "is a fish."]
+    write_jsonl(path, [{"ind": i, "ctx": f"Cat {i}", "label": i % 4, "endings": endings} for i in range(6)])
+    return path
+
+
+# -- kills ------------------------------------------------------------------------------------------------------------
+def train_in_a_fork(config) -> int:
+    """Start the run in a child process, which saves the seconds that a new interpreter takes."""
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        with open(os.devnull, "w") as sink:
+            os.dup2(sink.fileno(), 1)
+            try:
+                train(config, CPU)
+            finally:
+                os._exit(0)
+    return pid
+
+
+def test_twenty_kills_at_random_moments_change_nothing(shards, tmp_path):
+    """kill -9 while it trains and saves: it always resumes, and ends as a run that was never killed."""
+    # Every step is saved, so that most kills meet a save; thousands of steps would be needed to be sure otherwise.
+    config = tiny_config(shards, tmp_path / "killed", max_steps=60)
+    config.checkpoint.interval, config.checkpoint.keep_last = 1, 2
+    rng, resumed_from = random.Random(0), []
+    for _ in range(KILLS):
+        before = latest_checkpoint(config.output_dir)
+        pid = train_in_a_fork(config)
+        # Wait until it has gone on by a step or so, then strike anywhere in the steps after that.
+        deadline = time.time() + 60
+        while latest_checkpoint(config.output_dir) == before and time.time() < deadline:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.03))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        found = latest_checkpoint(config.output_dir)
+        resumed_from.append(load_checkpoint(found)["step"])  # what is there is whole
+    assert resumed_from == sorted(resumed_from) and resumed_from[-1] < 60, "the kills came after the end"
+    train(config, CPU)
+
+    whole = tiny_config(shards, tmp_path / "whole", max_steps=60)
+    whole.checkpoint.interval, whole.checkpoint.keep_last = 1, 2
+    train(whole, CPU)
+    states = [load_checkpoint(c.output_dir / "model_000060.pt") for c in (config, whole)]
+    assert_same_state(*states)
+    assert losses(config.output_dir) == losses(whole.output_dir)
+    assert not list(config.output_dir.glob("*.partial")), "half-written checkpoints of killed processes stay"
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(shards, tmp_path):
+    arguments = ["--data-dir", shards, *TINY_TRAINING, "--training.max-steps=40", "--output-dir"]
+    command = [sys.executable, "-u", "pretrain/train.py", *map(str, [*arguments, tmp_path / "stopped"])]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("step      2/"):
+            process.terminate()
+            break
+    rest = process.stdout.read()
+    assert process.wait() == 143 and "stopped by SIGTERM after step" in rest, rest
+    assert not (tmp_path / "stopped" / "run.json").exists()
+    step = load_checkpoint(latest_checkpoint(tmp_path / "stopped"))["step"]
+    assert 2 <= step < 40
+    assert f"after step {step}" in run("pretrain/train.py", *arguments, tmp_path / "stopped").stdout
+
+    run("pretrain/train.py", *arguments, tmp_path / "whole")
+    assert_same_state(*(load_checkpoint(tmp_path / name / "model_000040.pt") for name in ("stopped", "whole")))
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(shards, tmp_path, monkeypatch, capsys):
+    from common.errors import run_script
+
+    config = tiny_config(shards, tmp_path / "run", max_steps=4)
+    config.checkpoint.interval = 2
+    save, saves = torch.save, []
+
+    class FullFile:
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    def save_until_full(state, file):
+        saves.append(state)
+        save(state, file if len(saves) == 1 else FullFile(file))
+
+    monkeypatch.setattr(torch, "save", save_until_full)
+    with pytest.raises(SystemExit) as stop:
+        run_script(lambda: train(config, CPU))
+    assert stop.value.code == 2
+    assert "no space left on the disk" in capsys.readouterr().err
+    assert list(checkpoints(config.output_dir)) == [2] and not list(config.output_dir.glob("*.partial"))
+    monkeypatch.setattr(torch, "save", save)
+    train(config, CPU)
+    assert (config.output_dir / "run.json").exists()
+
+
+# -- retention --------------------------------------------------------------------------------------------------------
+def test_the_last_and_every_mth_checkpoint_are_kept(shards, tmp_path):
+    config = tiny_config(shards, tmp_path / "run", max_steps=10)
+    config.checkpoint.interval, config.checkpoint.keep_last, config.checkpoint.keep_every = 1, 2, 4
+    train(config, CPU)
+    assert list(checkpoints(config.output_dir)) == [4, 8, 9, 10]
+
+
+def test_pruning_without_a_number_deletes_nothing_but_partial_files(tmp_path):
+    for name in ("model_000001.pt", "model_000002.pt", "model_000010.pt", ".model_000011.pt.77.partial", "log.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    prune_checkpoints(tmp_path, None, None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "log.txt",
+        "model_000001.pt",
+        "model_000002.pt",
+        "model_000010.pt",
+    ]
+    prune_checkpoints(tmp_path, 1, None)
+    assert list(checkpoints(tmp_path)) == [10]
+
+
+@pytest.mark.parametrize(("last", "every"), [(2, 3), (None, 4)])
+def test_a_retention_that_contradicts_itself_is_refused(last, every, shards, tmp_path):
+    config = tiny_config(shards, tmp_path / "run")
+    config.checkpoint.interval, config.checkpoint.keep_last, config.checkpoint.keep_every = 2, last, every
+    with pytest.raises(UserError, match="keep_every"):
+        train(config, CPU)
+
+
+# -- evaluations ------------------------------------------------------------------------------------------------------
+def test_hellaswag_and_samples_in_the_loop_change_nothing(shards, tmp_path):
+    plain = tiny_config(shards, tmp_path / "plain", max_steps=6)
+    watched = tiny_config(shards, tmp_path / "watched", max_steps=6)
+    watched.hellaswag.data_path, watched.hellaswag.interval = write_hellaswag(tmp_path / "hellaswag.jsonl"), 2
+    watched.samples.interval, watched.samples.max_new_tokens = 3, 4
+    for config in (plain, watched):
+        config.checkpoint.interval = 6
+        train(config, CPU)
+    assert_same_state(*(load_checkpoint(c.output_dir / "model_000006.pt") for c in (plain, watched)))
+    rows = read_jsonl(watched.output_dir / "log.jsonl")
+    assert [row["step"] for row in rows if "hellaswag_acc_norm_token" in row] == [2, 4, 6]
+    assert {row["hellaswag_items"] for row in rows if "hellaswag_items" in row} == {6}
+    samples = read_jsonl(watched.output_dir / "samples.jsonl")
+    assert [row["step"] for row in samples] == [3] * 6 + [6] * 6 and all(row["text"] for row in samples)
+    assert (
+        read_json(watched.output_dir / "results.json")["hellaswag_acc_norm_token"]
+        == rows[-1]["hellaswag_acc_norm_token"]
+    )
+
+
+def test_two_processes_score_hellaswag_like_one(shards, tmp_path):
+    items = write_hellaswag(tmp_path / "hellaswag.jsonl")
+    arguments = ["--data-dir", shards, *TINY_TRAINING, "--training.max-steps=2", f"--hellaswag.data-path={items}"]
+    arguments += ["--hellaswag.interval=2", "--samples.interval=2", "--output-dir"]
+    for processes in (1, 2):
+        run("pretrain/train.py", *arguments, tmp_path / str(processes), processes=processes)
+    one, two = ([r for r in losses(tmp_path / n) if "hellaswag_items" in r] for n in ("1", "2"))
+    assert one == two
+    assert len(read_jsonl(tmp_path / "2" / "samples.jsonl")) == 6, "one process writes the samples"
+
+
+def test_a_world_that_does_not_divide_the_batch_is_one_line(shards, tmp_path):
+    arguments = ["--data-dir", shards, *TINY_TRAINING, "--training.total-batch-size=32", "--output-dir", tmp_path / "o"]
+    result = run("pretrain/train.py", *arguments, processes=2, check=False)
+    assert result.returncode != 0
+    assert "training.total_batch_size 32 is not a multiple of" in result.stderr and "= 64" in result.stderr
+    assert not (tmp_path / "o").exists()
+
+
+# -- spikes -----------------------------------------------------------------------------------------------------------
+def test_a_spike_is_far_above_its_window_and_needs_a_full_one():
+    guard = SpikeGuard(SpikeConfig(action="skip", threshold=6.0, window=4))
+    assert [guard.inspect(loss, 1.0 + 0.1 * loss) for loss in (3.0, 3.1, 2.9)] == [None] * 3
+    assert guard.inspect(50.0, 1.3) is None, "three values are no window"
+    assert guard.inspect(3.0, 1.3) is None
+    for loss in (3.0, 3.1, 2.9, 3.05):
+        guard.inspect(loss, 1.0 + 0.1 * loss)
+    assert guard.inspect(3.1, 1.31) is None
+    assert "loss 9" in guard.inspect(9.0, 1.31)
+    assert "gradient norm 7" in guard.inspect(3.0, 7.0)
+
+
+def poison(shards: Path, directory: Path) -> Path:
+    """Shards of one id whose 40th row is random: the loss falls to nothing and then jumps."""
+    import numpy as np
+
+    from data.shards import write_shard
+
+    ids = np.full(1400, 11, dtype=np.uint16)
+    ids[40 * 16 : 44 * 16] = np.random.default_rng(0).integers(0, 50257, 64)
+    write_shard(directory / "train_00000.npy", ids)
+    write_shard(directory / "val_00000.npy", ids[:200])
+    return directory
+
+
+@pytest.mark.parametrize("action", ["skip", "stop", "off"])
+def test_the_guard_acts_on_a_poisoned_batch(action, shards, tmp_path):
+    config = tiny_config(
+        poison(shards, tmp_path / "data"), tmp_path / "run", max_steps=14, total_batch_size=64, max_lr=1e-2
+    )
+    config.spikes.action, config.spikes.window = action, 5
+    config.checkpoint.interval = 1
+    if action == "stop":
+        with pytest.raises(UserError, match=r"step 11: loss .* stopped before the update.*model_000010.pt"):
+            train(config, CPU)
+        return
+    train(config, CPU)
+    moved = {}
+    for step in (9, 10):
+        a, b = (
+            load_checkpoint(config.output_dir / f"model_{s:06d}.pt")["model"]["wte.weight"] for s in (step, step + 1)
+        )
+        moved[step + 1] = not torch.equal(a, b)
+    assert moved == {10: True, 11: action == "off"}
+    assert ("skipped: loss" in (config.output_dir / "log.txt").read_text()) == (action == "skip")
+
+
+def test_the_guards_windows_are_part_of_a_checkpoint():
+    guard, resumed = (SpikeGuard(SpikeConfig(action="skip", window=3)) for _ in range(2))
+    for loss in (1.0, 1.1, 1.0, 1.2):
+        guard.inspect(loss, loss)
+    resumed.load_state_dict(json.loads(json.dumps(guard.state_dict())))
+    assert resumed.inspect(9.0, 1.0) == guard.inspect(9.0, 1.0) is not None
+
+
+# -- trackers ---------------------------------------------------------------------------------------------------------
+def test_a_tracker_that_is_not_installed_is_one_line(shards, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    config = tiny_config(shards, tmp_path / "run")
+    config.logging.tracker = "wandb"
+    with pytest.raises(UserError, match="wandb, which is not installed"):
+        train(config, CPU)
+
+
+def test_a_tracker_gets_the_rows_of_the_log(shards, tmp_path, monkeypatch):
+    rows = []
+
+    class Run:
+        def log(self, values, step):
+            rows.append({"step": step} | values)
+
+    class Wandb:
+        init = staticmethod(lambda **arguments: Run())
+
+    monkeypatch.setitem(sys.modules, "wandb", Wandb)
+    config = tiny_config(shards, tmp_path / "run", max_steps=2)
+    config.logging.tracker = "wandb"
+    train(config, CPU)
+    known = [{k: v for k, v in row.items() if v is not None} for row in read_jsonl(config.output_dir / "log.jsonl")]
+    assert rows == known and [row["step"] for row in rows] == [1, 2, 2]
