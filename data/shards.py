@@ -4,7 +4,8 @@ train_00000.npy, val_00000.npy   ours, and build-nanogpt's (with a name before t
 fineweb_train_000001.bin         llm.c's and modded-nanogpt's: 256 int32 (magic 20240520, version 1, number of
                                  tokens, zeros), then the ids
 
-`meta.json` beside our own shards says what they were made from; foreign data has none.
+`meta.json` beside our own shards says what they were made from; foreign data has none. While `unfinished.json` is
+there, more shards are to come.
 """
 
 import hashlib
@@ -26,6 +27,7 @@ Split = Literal["train", "val"]
 BIN_MAGIC = 20240520
 BIN_VERSION = 1
 BIN_HEADER_INTS = 256
+UNFINISHED = "unfinished.json"
 
 # A shard's digest is the sha256 of one sum per block of 1,024 64-bit words. The words have odd weights, so
 # that a moved word changes the sum as another value does. From the page cache, 100M tokens take 0.02 s,
@@ -88,6 +90,8 @@ def list_shards(data_dir: Path | str, split: Split) -> list[Path]:
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
         raise UserError(f"{data_dir} is not a folder; make it with data/tokenize_to_bin.py or name another --data-dir")
+    if (data_dir / UNFINISHED).exists():
+        raise UserError(f"{data_dir} is unfinished; run data/prepare_fineweb.py with the same arguments to go on there")
     found: dict[tuple[str, str], list[tuple[int, Path]]] = {}
     for path in data_dir.iterdir():
         match = re.fullmatch(rf"((?:[^.].*_)?){split}(?:_(\d+))?(\.npy|\.bin)", path.name)
@@ -115,11 +119,16 @@ def write_shard(path: Path | str, tokens: np.ndarray) -> None:
 class ShardWriter:
     """Cuts the ids of one split into shards of exactly `shard_size`, the last one shorter."""
 
-    def __init__(self, folder: Path, split: Split, shard_size: int):
+    def __init__(self, folder: Path, split: Split, shard_size: int, written: Iterable[dict[str, Any]] = ()):
         self.folder, self.split = folder, split
         self.buffer = np.empty(shard_size, dtype=np.uint16)
         self.filled = 0
-        self.entries: list[dict[str, Any]] = []
+        self.entries = list(written)  # meta.json's entries of the shards that are there already
+
+    @property
+    def leftover(self) -> np.ndarray:
+        """The ids that no whole shard holds yet."""
+        return self.buffer[: self.filled]
 
     def add(self, tokens: np.ndarray) -> None:
         """Append uint16 ids; write every shard that is full."""
@@ -139,7 +148,7 @@ class ShardWriter:
 
     def _write(self) -> None:
         path = self.folder / f"{self.split}_{len(self.entries):05d}.npy"
-        tokens = self.buffer[: self.filled]
+        tokens = self.leftover
         write_shard(path, tokens)
         self.entries.append(
             {

@@ -14,30 +14,24 @@ numbers alone, so that both conditions of one corpus hold out the same ones.
 
 import functools
 import hashlib
-import multiprocessing
 import os
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-import numpy as np
 from tqdm import tqdm
 
 from common.config import parse_config
 from common.errors import UserError, run_script
 from common.files import atomic_directory, read_json, sha256_file, write_json
+from data import encoding
 from data.documents import document_files, read_documents
-from data.shards import ShardWriter, Split, fingerprint
-from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
-from tokenizer.inject_mul import MulExpressionInjector
-from tokenizer.mul_facts import EOT_ID, FIRST_MUL_ID, Condition, MulFactTokens
-
-BATCH_CHARACTERS = 1_000_000  # of text per task of a worker
-BYTES_WORTH_A_WORKER = 8_000_000  # of input; below, starting another process takes longer than it saves
+from data.encoding import Batch, Mode, encode_batch, is_validation, map_in_order, utf8
+from data.shards import ShardWriter, Split
+from tokenizer.mul_facts import Condition
 
 
 @dataclass
@@ -49,18 +43,8 @@ class TokenizeConfig:
     out_dir: Path | None = None  # folder of the shards; default data/processed/{condition}
     shard_size: int = 100_000_000  # tokens per shard; a split's last one holds the rest
     val_fraction: float = 0.02  # share of the documents that goes to validation
-    injection_mode: Literal["weak", "strict", "none"] = "weak"  # for mul_tokens: which products are rewritten
+    injection_mode: Mode = "weak"  # for mul_tokens: which products are rewritten
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)  # processes; fewer for small inputs
-
-
-@dataclass
-class Encoded:
-    """A batch of documents as ids, with counts per split."""
-
-    tokens: dict[Split, np.ndarray]
-    counts: dict[Split, Counter]
-    injection: Counter
-    injected_before: int  # documents that held mul tokens as text when they were read
 
 
 def main() -> None:
@@ -91,26 +75,24 @@ def tokenize(config: TokenizeConfig) -> dict[str, Any]:
     mode = config.injection_mode if config.condition == "mul_tokens" else "none"
     _refuse_second_injection(source, mode, statistics)
 
-    encode = functools.partial(encode_documents, config.condition, mode, config.val_fraction)
-    workers = min(config.workers, 1 + sum(file.stat().st_size for file in files) // BYTES_WORTH_A_WORKER)
+    encode = functools.partial(encode_batch, config.condition, mode)
+    workers = min(config.workers, 1 + sum(file.stat().st_size for file in files) // encoding.BYTES_WORTH_A_WORKER)
     documents_hash = hashlib.sha256()
     counts: dict[Split, Counter] = {split: Counter() for split in get_args(Split)}
-    injection: Counter = Counter()
-    injected_before = 0
 
     with atomic_directory(out_dir) as partial:
         writers = {split: ShardWriter(partial, split, config.shard_size) for split in counts}
-        batches = _batches(read_documents(source), documents_hash)
+        batches = _batches(read_documents(source), config.val_fraction, documents_hash)
         with tqdm(desc=f"tokenizing {source}", unit=" tokens", unit_scale=True) as bar:
-            for encoded in _map_in_order(encode, batches, workers):
-                injection.update(encoded.injection)
-                injected_before += encoded.injected_before
-                if injected_before and config.condition == "baseline":
+            for encoded in map_in_order(encode, batches, workers):
+                encoded.add_to(counts)
+                if config.condition == "baseline" and any(count["injected_before"] for count in counts.values()):
                     raise UserError(f"{source} holds mul tokens; baseline takes the text before injection")
-                for split, tokens in encoded.tokens.items():
-                    writers[split].add(tokens)
-                    counts[split].update(encoded.counts[split])
-                    bar.update(len(tokens))
+                for split, writer in writers.items():
+                    writer.add(encoded.ids_of(split))
+                bar.update(len(encoded.ids))
+        total = counts["train"] + counts["val"]
+        injected_before = total["injected_before"]
         _require_documents(source, counts)
         shards = [entry for writer in writers.values() for entry in writer.close()]
         # Text that arrives injected no longer shows what it was; prepare_text.py noted the same hash before.
@@ -119,12 +101,12 @@ def tokenize(config: TokenizeConfig) -> dict[str, Any]:
             _restore_text_bytes(source, config.val_fraction, counts)
         meta = {
             "condition": config.condition,
-            "tokenizer_fingerprint": _tokenizer(config.condition).fingerprint,
+            "tokenizer_fingerprint": encoding.tokenizer_of(config.condition).fingerprint,
             "documents_sha256": before,
-            "splits": {split: _split_record(split, counts[split], shards) for split in counts},
+            "splits": {split: encoding.split_record(split, counts[split], shards) for split in counts},
             "shards": shards,
             "val_fraction": config.val_fraction,
-            "injection": {"mode": mode, **injection},
+            "injection": encoding.injection_record(mode, total),
             "source": {
                 "path": str(source),
                 "files": [{"name": file.name, "sha256": sha256_file(file)} for file in files],
@@ -135,101 +117,19 @@ def tokenize(config: TokenizeConfig) -> dict[str, Any]:
     return meta | {"out_dir": str(config.out_dir or f"data/processed/{config.condition}")}
 
 
-def encode_documents(condition: Condition, mode: str, val_fraction: float, batch: tuple[int, list[str]]) -> Encoded:
-    """Ids and counts of a batch of documents; `batch` is the number of the first one and their texts."""
-    first, texts = batch
-    injection: Counter = Counter()
-    injected_before = sum(_holds_mul_token(text) for text in texts)
-    injected = texts
-    if mode != "none":
-        pairs = [_injector(mode).inject_with_stats(text) for text in texts]
-        injected = [text for text, _ in pairs]
-        for _, stats in pairs:
-            injection.update(vars(stats))
-    # One thread: parallel work is for whole processes, since everything around the encoding holds the GIL.
-    all_ids = _tokenizer(condition).encode_batch(injected, allow_special=False, num_threads=1)
-
-    ids: dict[Split, list[int]] = {split: [] for split in get_args(Split)}
-    counts: dict[Split, Counter] = {split: Counter() for split in ids}
-    for number, (text, document) in enumerate(zip(texts, all_ids, strict=True), start=first):
-        split: Split = "val" if is_validation(number, val_fraction) else "train"
-        ids[split].append(EOT_ID)
-        ids[split].extend(document)
-        counts[split].update(documents=1, text_characters=len(text), text_bytes=len(_utf8(text)))
-    tokens = {split: np.array(ids[split], dtype=np.uint16) for split in ids}
-    for split, array in tokens.items():
-        counts[split]["tokens"] = len(array)
-        counts[split]["mul_tokens"] = int(np.count_nonzero(array >= FIRST_MUL_ID))
-    return Encoded(tokens, counts, injection, injected_before)
-
-
-def is_validation(number: int, val_fraction: float) -> bool:
-    """Whether document `number` is held out: a hash of the number, in [0, 1), is below `val_fraction`.
-
-    Not of its text, which injection changes; not every 50th, because corpora have periods.
-    """
-    digest = hashlib.blake2b(str(number).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") / 2**64 < val_fraction
-
-
-def _batches(documents: Iterable[str], documents_hash: Any) -> Iterator[tuple[int, list[str]]]:
-    """Group documents to tasks, each with its first one's number; hash them (UTF-8 and a zero byte) as they pass."""
-    first, texts, size = 0, [], 0
-    for text in documents:
-        documents_hash.update(_utf8(text) + b"\0")
-        texts.append(text)
+def _batches(documents: Iterable[str], val_fraction: float, documents_hash: Any) -> Iterator[Batch]:
+    """Group documents to tasks, with the split of each; hash them (UTF-8 and a zero byte) as they pass."""
+    batch, size = Batch([], []), 0
+    for number, text in enumerate(documents):
+        documents_hash.update(utf8(text) + b"\0")
+        batch.texts.append(text)
+        batch.groups.append("val" if is_validation(number, val_fraction) else "train")
         size += len(text)
-        if size >= BATCH_CHARACTERS:
-            yield first, texts
-            first, texts, size = first + len(texts), [], 0
-    if texts:
-        yield first, texts
-
-
-def _map_in_order(function: Any, tasks: Iterable[Any], workers: int) -> Iterator[Any]:
-    """map() over processes, a few tasks ahead at most: Executor.map would read the whole corpus first."""
-    if workers == 1:
-        yield from map(function, tasks)
-        return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        pending: deque = deque()
-        for task in tasks:
-            pending.append(pool.submit(function, task))
-            if len(pending) > 2 * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-
-
-def _utf8(text: str) -> bytes:
-    # JSON can hold half of a surrogate pair, which no UTF-8 can; the tokenizer replaces it too.
-    return text.encode(errors="replace")
-
-
-# Built once in each process.
-@functools.cache
-def _tokenizer(condition: Condition) -> GPT2TokenizerWithMulFacts:
-    return GPT2TokenizerWithMulFacts(condition)
-
-
-@functools.cache
-def _injector(mode: Literal["weak", "strict"]) -> MulExpressionInjector:
-    return MulExpressionInjector(mode)
-
-
-@functools.cache
-def _mul_tokens() -> list[str]:
-    return MulFactTokens().tokens
-
-
-def _holds_mul_token(text: str) -> bool:
-    return "<MUL_" in text and any(token in text for token in _mul_tokens())
-
-
-def _split_record(split: Split, counts: Counter, shards: list[dict[str, Any]]) -> dict[str, Any]:
-    entries = [(s["name"], s["tokens"], s["digest"]) for s in shards if s["split"] == split]
-    names = ("documents", "tokens", "mul_tokens", "text_bytes", "text_characters")
-    return {name: counts[name] for name in names} | {"fingerprint": fingerprint(entries)}
+        if size >= encoding.BATCH_CHARACTERS:
+            yield batch
+            batch, size = Batch([], []), 0
+    if batch.texts:
+        yield batch
 
 
 def _statistics(source: Path) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def prepare_output_dir(config: Any, benchmark: str) -> Path:
     another model.
     """
     for name in ("max_samples", "max_new_tokens", "batch_size"):
-        if getattr(config, name) is not None and getattr(config, name) < 1:
+        if getattr(config, name, None) is not None and getattr(config, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)}: expected at least 1")
     model_path = config.model_path
     output_dir = config.output_dir or Path("outputs") / f"eval_{model_path.resolve().name}"
@@ -96,6 +96,7 @@ def scored_row(
     strict, flexible = extract_strict(first_turn(response)), extract_flexible(first_turn(response))
     return {
         "index": index,
+        "id": str(index),
         "question": question,
         "gold": as_text(gold),
         "response": response,
@@ -153,6 +154,9 @@ def print_table(header: str, parts: dict[str, dict[str, Any]], output_dir: Path)
     """One line per part: accuracy, interval, counts, mul tokens."""
     print(f"\n{header:<16} {'accuracy':>9} {'95% interval':>16} {'correct':>11} {'stopped':>8} {'mul tokens':>11}")
     for name, part in parts.items():
+        if not part["num_total"]:
+            print(f"{name:<16} no item is left")
+            continue
         low, high = part["wilson_95"]
         counts = f"{part['num_correct']}/{part['num_total']}"
         print(

@@ -1,9 +1,10 @@
-"""Ask a model directory the 281 arithmetic probes (eval/probes.py) with greedy decoding.
+"""Ask a model directory the 281 arithmetic probes (data/probes.py) with greedy decoding.
 
     uv run python eval/run_arithmetic_probes.py --model-path outputs/sft_gsm8k_mul_tokens
 
 A probe counts as right when the number that the response gives is right in any form (flexible reading), so that a model
 that was never taught "####" can be asked too; `accuracy_strict` is the share with "#### number".
+With --contamination, the report of data/check_contamination.py, `clean` has the same over the probes without a flag.
 Writes probes_results.json (overall and per category), probes_responses.jsonl and run_probes.json.
 """
 
@@ -15,7 +16,9 @@ from typing import Any, Literal
 from common.config import parse_config
 from common.errors import run_script
 from common.record import RunRecord
+from data.benchmark_texts import probe_texts
 from data.formats import chat_prompt, reasoning_prompt
+from data.probes import CATEGORIES, PROBE_SEED, Probe, arithmetic_probes
 from eval.benchmark import (
     load_for_evaluation,
     prepare_output_dir,
@@ -24,7 +27,7 @@ from eval.benchmark import (
     summary,
     write_outputs,
 )
-from eval.probes import CATEGORIES, PROBE_SEED, Probe, arithmetic_probes
+from eval.contamination import clean_results, flagged_ids
 from tokenizer.mul_facts import Condition
 
 PROMPTS = {"chat": chat_prompt, "reasoning": reasoning_prompt}
@@ -40,6 +43,7 @@ class ProbesConfig:
     max_samples: int | None = None  # only so many probes of each category
     max_new_tokens: int = 64  # longest response
     batch_size: int = 64  # responses generated at the same time
+    contamination: Path | None = None  # report of data/check_contamination.py: also score the unflagged probes alone
     condition: Condition | None = None  # default: what the model directory says
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: CUDA, then MPS, then the CPU
     seed: int = PROBE_SEED  # draws the probes that are not the table; keep it to compare with other runs
@@ -51,6 +55,7 @@ def main() -> None:
     evaluated = load_for_evaluation(config.model_path, config.condition, config.device)
     tokenizer = evaluated.tokenizer
     drawn = arithmetic_probes(config.seed)
+    flagged = flagged_ids(config.contamination, "probes", probe_texts(drawn)) if config.contamination else set()
     probes = [p for c in CATEGORIES for p in [q for q in drawn if q.category == c][: config.max_samples]]
     record = RunRecord(
         stage="eval_probes",
@@ -68,20 +73,27 @@ def main() -> None:
         for i, (probe, completion) in enumerate(zip(probes, completions, strict=True))
     ]
 
-    parts = {c: summary([row for row in rows if row["category"] == c]) for c in CATEGORIES}
-    overall = summary(rows)
-    results = overall | {
-        "accuracy_strict": round(sum(row["correct_strict"] for row in rows) / len(rows), 6),
-        "categories": parts,
-    }
+    results = summarise(rows)
+    parts = results["categories"] | {"overall": results}
+    if config.contamination:
+        results["clean"] = parts["clean"] = clean_results(rows, flagged, summarise)
     write_outputs(output_dir, "probes", rows, results, record)
-    print_table(tokenizer.condition, {**parts, "overall": overall}, output_dir)
+    print_table(tokenizer.condition, parts, output_dir)
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The results of response rows, overall and by category."""
+    return summary(rows) | {
+        "accuracy_strict": round(sum(row["correct_strict"] for row in rows) / len(rows), 6),
+        "categories": {c: summary(part) for c in CATEGORIES if (part := [row for row in rows if row["category"] == c])},
+    }
 
 
 def probe_row(probe: Probe, row: dict[str, Any]) -> dict[str, Any]:
     """The row of a probe: scored by the flexible reading, the strict one beside it."""
     strict = row.pop("correct")
     return row | {
+        "id": probe.question,
         "prediction": row.pop("prediction_flexible"),
         "correct": row.pop("correct_flexible"),
         "correct_strict": strict,

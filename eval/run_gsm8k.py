@@ -4,17 +4,19 @@
     uv run python eval/run_gsm8k.py --model-path outputs/sft_gsm8k_baseline --data-path data/raw/gsm8k --max-samples 200
 
 `accuracy` is strict: the number after the last "####". `accuracy_flexible` also takes a number said in another way.
+With --contamination, the report of data/check_contamination.py, `clean` has the same over the items without a flag.
 Writes gsm8k_results.json, gsm8k_responses.jsonl (every response) and run_gsm8k.json.
 """
 
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from common.config import parse_config
 from common.errors import UserError, run_script
 from common.record import RunRecord
+from data.benchmark_texts import gsm8k_texts
 from data.formats import chat_prompt
 from data.gsm8k import items_sha256, load_gsm8k
 from eval.answers import extract_strict
@@ -26,6 +28,7 @@ from eval.benchmark import (
     summary,
     write_outputs,
 )
+from eval.contamination import clean_results, flagged_ids
 from tokenizer.mul_facts import Condition
 
 
@@ -39,6 +42,7 @@ class GSM8KConfig:
     max_samples: int | None = None  # only the first so many problems
     max_new_tokens: int = 256  # longest response
     batch_size: int = 64  # responses generated at the same time
+    contamination: Path | None = None  # report of data/check_contamination.py: also score the unflagged problems alone
     condition: Condition | None = None  # default: what the model directory says
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: CUDA, then MPS, then the CPU
     seed: int = 0  # recorded with the run; greedy decoding draws nothing
@@ -57,7 +61,9 @@ def main() -> None:
     output_dir = prepare_output_dir(config, "gsm8k")
     evaluated = load_for_evaluation(config.model_path, config.condition, config.device)
     tokenizer = evaluated.tokenizer
-    items = load_gsm8k(config.data_path, "test")[: config.max_samples]
+    all_items = load_gsm8k(config.data_path, "test")
+    flagged = flagged_ids(config.contamination, "gsm8k", gsm8k_texts(all_items)) if config.contamination else set()
+    items = all_items[: config.max_samples]
     problems = read_problems(items, config.data_path)
     record = RunRecord(
         stage="eval_gsm8k",
@@ -79,10 +85,19 @@ def main() -> None:
         for i, (problem, completion) in enumerate(zip(problems, completions, strict=True))
     ]
 
-    results = summary(rows)
-    results["accuracy_flexible"] = round(sum(row["correct_flexible"] for row in rows) / len(rows), 6)
+    results = summarise(rows)
+    parts = {tokenizer.condition: results}
+    if config.contamination:
+        results["clean"] = parts["clean"] = clean_results(rows, flagged, summarise)
     write_outputs(output_dir, "gsm8k", rows, results, record)
-    print_table("gsm8k", {tokenizer.condition: results}, output_dir)
+    print_table("gsm8k", parts, output_dir)
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The results of response rows, in both readings."""
+    return summary(rows) | {
+        "accuracy_flexible": round(sum(row["correct_flexible"] for row in rows) / len(rows), 6),
+    }
 
 
 def read_problems(items: list[dict[str, str]], source: str) -> list[Problem]:

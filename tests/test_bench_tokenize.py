@@ -20,6 +20,7 @@ def test_generated_prose(monkeypatch, tmp_path, capsys):
     results = json.loads(output.read_text())
     assert results["source"] == "generated prose (synthetic)"
     assert results["ratio"] > 0 and results["tokenize_seconds"] > 0
+    assert results["path_throughput_ratio"] > 0 and results["prepare_fineweb_seconds"] > 0
     assert f"ratio {results['ratio']:.3f}" in capsys.readouterr().out
 
 

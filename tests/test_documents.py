@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.errors import UserError
-from data.documents import PARQUET_BATCH_ROWS, document_files, read_documents
+from data.documents import PARQUET_BATCH_ROWS, check_file, document_files, read_documents, read_file
 
 DOCUMENTS = [
     "one line",
@@ -128,3 +128,30 @@ def test_missing(tmp_path):
         list(read_documents(tmp_path / "missing.txt"))
     with pytest.raises(UserError, match=r"holds no \.txt, \.jsonl, \.parquet file"):
         list(read_documents(tmp_path))
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".parquet"])
+def test_reading_from_a_place_on(tmp_path, suffix):
+    documents = [*DOCUMENTS[:3], "", *DOCUMENTS[3:]]
+    path = write(tmp_path / f"a{suffix}", documents)
+    for skip in range(len(documents) + 2):
+        # A .txt file has no document behind its last border, only nothing.
+        assert list(read_file(path, skip=skip))[: len(documents) - skip] == documents[skip:]
+
+
+def test_another_column(tmp_path):
+    pq.write_table(pa.table({"body": ["x"], "text": [1]}), tmp_path / "a.parquet")
+    (tmp_path / "b.jsonl").write_text('{"body": "y"}\n')
+    assert list(read_documents(tmp_path, "body")) == ["x", "y"]
+    with pytest.raises(UserError, match='expected an object with a string under "content"'):
+        list(read_documents(tmp_path / "b.jsonl", "content"))
+
+
+def test_checking_before_a_long_run(tmp_path):
+    path = write(tmp_path / "a.parquet", DOCUMENTS)
+    check_file(path)
+    with pytest.raises(UserError, match="no column `body`"):
+        check_file(path, "body")
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UserError, match="cannot be read as parquet"):
+        check_file(path)

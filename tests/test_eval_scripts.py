@@ -1,4 +1,4 @@
-"""run_gsm8k.py and run_arithmetic_probes.py at toy size, the probes, and what wrong input gets."""
+"""run_gsm8k.py and run_arithmetic_probes.py at toy size, and what wrong input gets."""
 
 import sys
 from decimal import Decimal
@@ -8,10 +8,11 @@ import torch
 
 from common.errors import UserError, run_script
 from common.files import read_json, read_jsonl, write_json, write_jsonl
+from data.benchmark_texts import gsm8k_texts, probe_texts, texts_sha256
+from data.probes import CATEGORIES, arithmetic_probes
 from eval import run_arithmetic_probes, run_gsm8k
 from eval.benchmark import scored_row
 from eval.engine import Completion
-from eval.probes import CATEGORIES, arithmetic_probes
 from pretrain.hf_weights import save_model_dir
 from pretrain.model import GPT, GPTConfig
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
@@ -42,23 +43,6 @@ def run(script, monkeypatch, **flags):
     argv = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
     monkeypatch.setattr(sys, "argv", [script.__name__, *argv])
     script.main()
-
-
-def test_probes_are_81_100_100_and_right():
-    probes = arithmetic_probes()
-    assert [sum(p.category == c for p in probes) for c in CATEGORIES] == [81, 100, 100]
-    assert {(p.a, p.b) for p in probes[:81]} == {(a, b) for a in range(1, 10) for b in range(1, 10)}
-    assert all(10 <= p.a <= 99 and 2 <= p.b <= 9 for p in probes[81:181])
-    assert all(1 <= p.a <= 100 and 1 <= p.b <= 100 for p in probes[181:])
-    assert len({p.question for p in probes}) == 281
-    for p in probes:
-        word, value = ("plus", p.a + p.b) if p.category == "addition" else ("times", p.a * p.b)
-        assert (p.question, p.answer) == (f"What is {p.a} {word} {p.b}?", value)
-
-
-def test_probes_follow_their_seed():
-    assert arithmetic_probes() == arithmetic_probes()
-    assert arithmetic_probes(1)[81:] != arithmetic_probes(2)[81:]
 
 
 def test_scored_row_counts_ids_and_reads_the_first_turn():
@@ -110,6 +94,72 @@ def test_probes_share_the_directory_and_have_categories(workspace, tmp_path, mon
         )
     }
     assert "mul_multidigit" in capsys.readouterr().out
+
+
+def contamination_report(path, flagged, benchmark="gsm8k", texts=None):
+    """A report of data/check_contamination.py in which the items `flagged` of a benchmark are flagged."""
+    texts = gsm8k_texts(PROBLEMS) if texts is None else texts
+    part = {"items": len(texts), "sha256": texts_sha256(texts), "flagged": {item: {"ngrams": 1} for item in flagged}}
+    write_json(path, {"n": 13, "sources": [], "benchmarks": {benchmark: part}})
+    return path
+
+
+def test_gsm8k_also_scores_the_clean_problems(workspace, tmp_path, monkeypatch, capsys):
+    flags = {"model_path": workspace / "baseline", "data_path": workspace / "data", "max_new_tokens": 4}
+    for name, flagged, expected in (("some", ["1"], ["0", "2"]), ("none", [], ["0", "1", "2"]), ("all", "012", [])):
+        report = contamination_report(tmp_path / f"{name}.json", flagged)
+        run(run_gsm8k, monkeypatch, **flags, output_dir=tmp_path / name, contamination=report)
+        rows = read_jsonl(tmp_path / name / "gsm8k_responses.jsonl")
+        results = read_json(tmp_path / name / "gsm8k_results.json")
+        clean = results["clean"]
+        assert [row["id"] for row in rows] == ["0", "1", "2"] and results["num_total"] == 3
+        assert clean["num_total"] == len(expected)
+        if expected:
+            chosen = [row["correct_flexible"] for row in rows if row["id"] in expected]
+            assert clean["accuracy_flexible"] == round(sum(chosen) / len(chosen), 6)
+            assert clean.keys() <= results.keys()
+        else:
+            assert clean == {"num_total": 0} and "no item is left" in capsys.readouterr().out
+    # Which items are checked does not depend on how many are asked.
+    run(run_gsm8k, monkeypatch, **flags, output_dir=tmp_path / "2", contamination=tmp_path / "some.json", max_samples=2)
+    assert read_json(tmp_path / "2" / "gsm8k_results.json")["clean"]["num_total"] == 1
+
+
+def test_probes_also_score_the_clean_probes(workspace, tmp_path, monkeypatch, capsys):
+    probes = arithmetic_probes()
+    flagged = [probe.question for probe in probes[:81]] + [probes[82].question]
+    report = contamination_report(tmp_path / "report.json", flagged, "probes", probe_texts(probes))
+    flags = {"model_path": workspace / "baseline", "max_new_tokens": 1, "max_samples": 3, "contamination": report}
+    run(run_arithmetic_probes, monkeypatch, **flags, output_dir=tmp_path / "out")
+    clean = read_json(tmp_path / "out" / "probes_results.json")["clean"]
+    assert {name: part["num_total"] for name, part in clean["categories"].items()} == {
+        "mul_multidigit": 2,
+        "addition": 3,
+    }
+    assert clean["num_total"] == 5 and "accuracy_strict" in clean
+    with pytest.raises(UserError, match="281 other probes items"):
+        run(run_arithmetic_probes, monkeypatch, **flags, output_dir=tmp_path / "other", seed=5)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"report\.json does not exist"),
+        ("{", "not valid JSON"),
+        ("[]", "not a report of data/check_contamination.py"),
+        ('{"benchmarks": {"hellaswag": {}}}', "is about hellaswag; run data/check_contamination.py with --gsm8k"),
+        (PROBLEMS[:2], "was made for 2 other gsm8k items than the 3"),
+    ],
+)
+def test_a_report_that_does_not_fit_is_named(workspace, tmp_path, monkeypatch, content, message):
+    if isinstance(content, list):
+        contamination_report(tmp_path / "report.json", [], texts=gsm8k_texts(content))
+    elif content is not None:
+        (tmp_path / "report.json").write_text(content)
+    flags = {"model_path": workspace / "baseline", "data_path": workspace / "data", "output_dir": tmp_path / "out"}
+    with pytest.raises(UserError, match=message):
+        run(run_gsm8k, monkeypatch, **flags, contamination=tmp_path / "report.json")
+    assert not (tmp_path / "out").exists()
 
 
 def test_ids_that_a_condition_never_uses_are_not_sampled(workspace, tmp_path, monkeypatch, capsys):

@@ -13,11 +13,12 @@ import pytest
 
 from common.errors import UserError
 from common.files import read_json, write_json
-from data import prepare_text, tokenize_to_bin
+from data import encoding, prepare_text
 from data.documents import read_documents
+from data.encoding import is_validation
 from data.loader import TokenLoader
 from data.shards import open_stream
-from data.tokenize_to_bin import TokenizeConfig, is_validation, tokenize
+from data.tokenize_to_bin import TokenizeConfig, tokenize
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 from tokenizer.inject_mul import MulExpressionInjector
 from tokenizer.mul_facts import EOT_ID, FIRST_MUL_ID
@@ -161,8 +162,8 @@ def test_formats_give_the_same_shards(corpus, processed, tmp_path, suffix):
 
 
 def test_several_workers_and_small_batches_change_nothing(corpus, processed, tmp_path, monkeypatch):
-    monkeypatch.setattr(tokenize_to_bin, "BATCH_CHARACTERS", 2000)
-    monkeypatch.setattr(tokenize_to_bin, "BYTES_WORTH_A_WORKER", 10_000)
+    monkeypatch.setattr(encoding, "BATCH_CHARACTERS", 2000)
+    monkeypatch.setattr(encoding, "BYTES_WORTH_A_WORKER", 10_000)
     config = TokenizeConfig("mul_tokens", corpus, tmp_path / "out", shard_size=500, val_fraction=0.1, workers=2)
     assert tokenize(config)["shards"] == read_json(processed["mul_tokens"] / "meta.json")["shards"]
 

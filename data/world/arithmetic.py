@@ -5,7 +5,8 @@ All 81 ordered pairs of the factors 1 to 9 are balanced within every form. After
 "6*9=54" is a single token that does not show its result, so there are many forms that name the product in
 symbols and the result in text ("6 × 9 is 54."), and forms that put words, symbols and result side by side.
 Sums and differences stay small. A few products of two-digit numbers and sums up to 200 show what larger
-numbers look like; they are far too few to be learnt.
+numbers look like; they are far too few to be learnt. What the arithmetic probes (data/probes.py) ask beyond
+the table of 81 products is left out everywhere.
 """
 
 import random
@@ -13,16 +14,25 @@ from collections.abc import Iterator
 from itertools import islice
 
 from data.formats import chat_document
+from data.probes import arithmetic_probes
 from data.world.draws import shuffled_cycle
 
 PAIRS = [(a, b) for a in range(1, 10) for b in range(1, 10)]
-SUMS = [("+", a, b) for a in range(1, 11) for b in range(1, 11)]
-DIFFERENCES = [("-", a, b) for _, result, b in SUMS for a in (result + b,)]
+# What the probes ask beyond the table, in both orders: no text of the generated world shows it.
+PROBED = {
+    (("+" if probe.category == "addition" else "*"), *pair)
+    for probe in arithmetic_probes()
+    if probe.category != "mul_table"
+    for pair in ((probe.a, probe.b), (probe.b, probe.a))
+}
+SUMS = [("+", a, b) for a in range(1, 11) for b in range(1, 11) if ("+", a, b) not in PROBED]
+DIFFERENCES = [("-", a + b, b) for a in range(1, 11) for b in range(1, 11)]
 # What a problem of two steps does with a product in its second step.
-SUMS_AFTER_PRODUCTS = [("+", c, d) for c in sorted({a * b for a, b in PAIRS}) for d in range(2, 6)]
-DIFFERENCES_AFTER_PRODUCTS = [("-", c, d) for _, c, d in SUMS_AFTER_PRODUCTS if c > d]
-WIDE_PRODUCTS = [("*", a, b) for a in range(10, 100) for b in range(2, 10)]
-WIDE_SUMS = [("+", a, b) for a in range(1, 101) for b in range(1, 101)]
+AFTER_PRODUCTS = [(c, d) for c in sorted({a * b for a, b in PAIRS}) for d in range(2, 6)]
+SUMS_AFTER_PRODUCTS = [("+", c, d) for c, d in AFTER_PRODUCTS if ("+", c, d) not in PROBED]
+DIFFERENCES_AFTER_PRODUCTS = [("-", c, d) for c, d in AFTER_PRODUCTS if c > d]
+WIDE_PRODUCTS = [("*", a, b) for a in range(10, 100) for b in range(2, 10) if ("*", a, b) not in PROBED]
+WIDE_SUMS = [("+", a, b) for a in range(1, 101) for b in range(1, 101) if ("+", a, b) not in PROBED]
 
 EQUATIONS = (
     "{a}*{b}={c}",

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from data.world.arithmetic import calculation, evaluate
+from data.world.arithmetic import PROBED, calculation, evaluate
 from data.world.draws import shuffled_cycle
 
 NAMES = {
@@ -68,8 +68,8 @@ CONTAINERS = ("bag", "box", "basket", "crate", "bucket")
 PLURALS = {"bag": "bags", "box": "boxes", "basket": "baskets", "crate": "crates", "bucket": "buckets"}
 
 FACTORS = [(a, b) for a in range(2, 10) for b in range(2, 10)]
-ADDENDS = [(a, b) for a in range(2, 11) for b in range(2, 11)]
-MINUENDS = [(a + b, b) for a, b in ADDENDS]
+ADDENDS = [(a, b) for a in range(2, 11) for b in range(2, 11) if ("+", a, b) not in PROBED]
+MINUENDS = [(a + b, b) for a in range(2, 11) for b in range(2, 11)]
 
 # (question, answer): {step} is the calculation with its note, {money} the same in dollars. Template keys:
 # {name} {other} {he} {He} {him} {his}, {objects}, {box} {boxes}, {a} {b} and, in two steps, {d}.
@@ -222,7 +222,7 @@ def _scheme_problems(scheme: str, rng: random.Random, excluded: set[tuple]) -> I
         values = {"a": a, "b": b, "step": calculation(first, a, b), "money": calculation(first, a, b, "$")}
         numbers, final = (a, b), c
         if second is not None:
-            d = rng.randint(2, min(5, c - 2))
+            d = rng.choice([d for d in range(2, min(5, c - 2) + 1) if (second, c, d) not in PROBED])
             values |= {"d": d, "step2": calculation(second, c, d), "money2": calculation(second, c, d, "$")}
             numbers, final = (a, b, d), evaluate(second, c, d)
         problem = None

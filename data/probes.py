@@ -4,7 +4,8 @@ mul_table       81   a times b, a and b from 1 to 9, both orders: the facts that
 mul_multidigit  100  a times b, a from 10 to 99, b from 2 to 9: the facts inside a longer computation
 addition        100  a plus b, both from 1 to 100: arithmetic that the intervention leaves alone
 
-Every probe is worded "What is A times B?" or "What is A plus B?": in words, so that neither condition's text holds a
+The generated world's text (data/world/) shows the table by design, and none of the other 200 in either order. Every
+probe is worded "What is A times B?" or "What is A plus B?": in words, so that neither condition's text holds a
 mul token and both models read the same ids.
 """
 
