@@ -16,11 +16,14 @@ import math
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from common.config import parse_config, to_dict
 from common.device import DelayedScalars, autocast, memory_bytes, pick_dtype, seed_everything
@@ -83,9 +86,9 @@ def train(config: TrainConfig, world: World) -> bool:
     data = train_loader.describe()
     if data.get("condition", config.condition) != config.condition:
         raise UserError(f"{config.data_dir} holds {data['condition']} text; --condition is {config.condition}")
-    hellaswag = (
-        load_hellaswag(config.hellaswag.data_path, config.hellaswag.max_samples) if config.hellaswag.interval else []
-    )
+    hellaswag = []
+    if config.hellaswag.interval:
+        hellaswag = load_hellaswag(config.hellaswag.data_path, config.hellaswag.max_samples)
 
     # -- model and optimizers ---------------------------------------------------------------------------------
     model = GPT(GPTConfig(**asdict(config.model))).to(device)
@@ -98,14 +101,7 @@ def train(config: TrainConfig, world: World) -> bool:
     check_same_run(config.output_dir, identity, config.resume, world)
     checkpoint = latest_checkpoint(config.output_dir)
     if checkpoint is not None:
-        state = load_checkpoint(checkpoint)
-        model.load_state_dict(state["model"])
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        train_loader.load_state_dict(state["loader"])
-        guard.load_state_dict(state["spikes"])
-        set_rng_state(state["rng"])
-        step = state["step"]
+        step = restore(load_checkpoint(checkpoint), model, optimizers, train_loader, guard)
     track = open_tracker(config.logging.tracker if world.is_main else "none", config.output_dir, identity)
     log = RunLog(config.output_dir, resumed_at=step, quiet=not world.is_main, track=track)
     if checkpoint is not None:
@@ -135,15 +131,7 @@ def train(config: TrainConfig, world: World) -> bool:
     while step < settings.max_steps and not stopped:
         factor = rate_factor(step, settings)
         set_rates(optimizers, factor)
-        loss = torch.zeros((), device=device)
-        for micro_step in range(accumulation):
-            x, y = (tensor.to(device, non_blocking=True) for tensor in train_loader.next_batch())
-            if world.size > 1:  # gradients are averaged over processes once per update, in its last micro-step
-                trained.require_backward_grad_sync = micro_step == accumulation - 1
-            with autocast(device, dtype):
-                micro_loss = trained(x, y) / accumulation
-            micro_loss.backward()
-            loss += micro_loss.detach()
+        loss = accumulate_gradients(trained, train_loader, accumulation, world, dtype)
         # Over all processes: the mean loss, and whether SIGTERM reached any of them, so that all stop together.
         loss, stop = world.mean(torch.stack([loss, torch.full_like(loss, asked_to_stop())]))
         grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
@@ -200,17 +188,8 @@ def train(config: TrainConfig, world: World) -> bool:
             for row in sample(model, config, dtype):
                 log.sample_row({"step": step} | row)
         if due["save"] and world.is_main:
-            state = {
-                "model": model.state_dict(),
-                "model_config": asdict(model.config),
-                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-                "loader": train_loader.state_dict(),
-                "spikes": guard.state_dict(),
-                "rng": rng_state(),
-                "step": step,
-                "condition": config.condition,
-                "seed": config.seed,
-            }
+            state = snapshot(model, optimizers, train_loader, guard, step)
+            state |= {"condition": config.condition, "seed": config.seed}
             save_checkpoint(checkpoint_path(config.output_dir, step), state)
             prune_checkpoints(config.output_dir, config.checkpoint.keep_last, config.checkpoint.keep_every)
         if any(due.values()):
@@ -222,28 +201,69 @@ def train(config: TrainConfig, world: World) -> bool:
 
     # -- results ----------------------------------------------------------------------------------------------
     if world.is_main:
-        # From the log, not from the loop: a run killed after its last checkpoint still has these to write.
-        last_values = log.last_values()
-        results = {
-            "final_train_loss": last_values["loss"],
-            "final_val_loss": last_values["val_loss"],
-            "val_bits_per_byte": bits_per_byte(last_values["val_loss"], val_loader),
-            "steps": step,
-            "tokens": step * settings.total_batch_size,
-            "parameters": model.num_parameters(),
-        }
-        measured = ("tokens_per_second", "mfu", "peak_memory_bytes", "hellaswag_acc_norm_token")
-        results |= {key: last_values[key] for key in measured if key in last_values}
+        results = summary(log, val_loader) | {"steps": step, "tokens": step * settings.total_batch_size}
+        results["parameters"] = model.num_parameters()
         write_json(config.output_dir / "results.json", results)
         record.data = train_loader.describe()
         counts = {"steps": step, "tokens": results["tokens"], "processes": world.size, "dtype": str(dtype)}
         record.save(config.output_dir, results, **counts)
-        log.say(f"done: validation loss {last_values['val_loss']:.4f} after {step} steps; see {config.output_dir}")
+        log.say(f"done: validation loss {results['final_val_loss']:.4f} after {step} steps; see {config.output_dir}")
     world.barrier()
     return True
 
 
-def watch_for_sigterm():
+def accumulate_gradients(
+    trained: nn.Module, loader: TokenLoader, accumulation: int, world: World, dtype: torch.dtype
+) -> torch.Tensor:
+    """Gradients of the next `accumulation` batches, averaged over them and all processes; this process's mean loss."""
+    loss = torch.zeros((), device=world.device)
+    for micro_step in range(accumulation):
+        x, y = (tensor.to(world.device, non_blocking=True) for tensor in loader.next_batch())
+        if world.size > 1:  # processes exchange gradients once per update, in its last micro-step
+            trained.require_backward_grad_sync = micro_step == accumulation - 1
+        with autocast(world.device, dtype):
+            micro_loss = trained(x, y) / accumulation
+        micro_loss.backward()
+        loss += micro_loss.detach()
+    return loss
+
+
+def snapshot(model: GPT, optimizers: list[Optimizer], loader: TokenLoader, guard: SpikeGuard, step: int) -> dict:
+    """Everything that the update after `step` depends on."""
+    return {
+        "model": model.state_dict(),
+        "model_config": asdict(model.config),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "loader": loader.state_dict(),
+        "spikes": guard.state_dict(),
+        "rng": rng_state(),
+        "step": step,
+    }
+
+
+def restore(state: dict, model: GPT, optimizers: list[Optimizer], loader: TokenLoader, guard: SpikeGuard) -> int:
+    """Put everything back to where `snapshot` found it; return the step."""
+    model.load_state_dict(state["model"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    loader.load_state_dict(state["loader"])
+    guard.load_state_dict(state["spikes"])
+    set_rng_state(state["rng"])
+    return state["step"]
+
+
+def summary(log: RunLog, val_loader: TokenLoader) -> dict:
+    """The run's results, from the log and not from the loop: a run killed after its last checkpoint still has them."""
+    values = log.last_values()
+    measured = ("tokens_per_second", "mfu", "peak_memory_bytes", "hellaswag_acc_norm_token")
+    return {
+        "final_train_loss": values["loss"],
+        "final_val_loss": values["val_loss"],
+        "val_bits_per_byte": bits_per_byte(values["val_loss"], val_loader),
+    } | {key: values[key] for key in measured if key in values}
+
+
+def watch_for_sigterm() -> Callable[[], bool]:
     """Take SIGTERM as a request; return a function that says whether it has come."""
     received = []
     signal.signal(signal.SIGTERM, lambda *_: received.append(True))
