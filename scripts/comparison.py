@@ -10,6 +10,8 @@ from scripts.compute_match import audit, mismatches
 from scripts.stage_runs import BENCHMARKS, ConditionRuns, chain_of, common_stages, stage_kind
 
 SIGNIFICANCE = 0.05
+# Other ways of counting an item as right, by the key of their accuracy and that of the response.
+OTHER_SCORES = {"flexible": "correct_flexible", "acc_norm_char": "correct_acc_norm_char", "acc": "correct_acc"}
 
 
 def compare(baseline: ConditionRuns, mul_tokens: ConditionRuns) -> dict[str, Any]:
@@ -81,10 +83,10 @@ def _benchmark(name: str, both: dict[str, ConditionRuns], comparable: bool) -> d
 
 def _summary(rows: list[dict]) -> dict[str, Any]:
     summary = accuracy(rows)
-    if "correct_flexible" in rows[0]:
-        summary["flexible"] = accuracy(rows, "correct_flexible")
-    used = [row["mul_tokens"] for row in rows]
-    summary["mul_tokens"] = {"total": sum(used), "responses": sum(count > 0 for count in used)}
+    summary |= {name: accuracy(rows, key) for name, key in OTHER_SCORES.items() if key in rows[0]}
+    if "mul_tokens" in rows[0]:  # HellaSwag is chosen, not generated
+        used = [row["mul_tokens"] for row in rows]
+        summary["mul_tokens"] = {"total": sum(used), "responses": sum(count > 0 for count in used)}
     if "response_tokens" in rows[0]:
         lengths = [row["response_tokens"] for row in rows]
         p50, p95 = np.percentile(lengths, [50, 95])

@@ -17,8 +17,8 @@ Status = Literal["ok", "differs", "may differ"]
 ABSENT = "absent"
 
 # Config keys, by the last part of their name, that say where things lie and which condition it is.
-MAY_DIFFER = {"condition", "config", "model", "checkpoint", "parent", "device", "resume", "force"}
-MAY_DIFFER_SECTIONS = {"logging", "checkpoint"}
+MAY_DIFFER = {"condition", "config", "model", "checkpoint", "parent", "device", "resume", "force", "contamination"}
+MAY_DIFFER_SECTIONS = {"logging", "checkpoint", "hellaswag", "samples"}
 # What a run record says of its data and does not depend on tokenization, hence not on injection.
 DATA_CONTENT = {"documents_sha256", "sha256", "examples", "eval_examples", "items"}
 ARCHITECTURE = ("vocab_size", "n_layer", "n_head", "n_embd", "n_positions", "activation_function")

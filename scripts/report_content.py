@@ -6,10 +6,24 @@ from typing import Any
 from scripts.compute_match import AuditRow
 from scripts.report_blocks import Block, Listing, Paragraph, Report, Sample, Section, Table
 from scripts.report_plots import Plot, accuracy_plot, loss_plot
-from scripts.stage_runs import ConditionRuns, stage_kind
+from scripts.stage_runs import ConditionRuns, curve, stage_kind
 from tokenizer.mul_facts import CONDITIONS
 
-TITLES = {"gsm8k": "GSM8K-format accuracy", "probes": "Arithmetic-probe accuracy"}
+TITLES = {
+    "gsm8k": "GSM8K-format accuracy",
+    "probes": "Arithmetic-probe accuracy",
+    "hellaswag": "HellaSwag accuracy (acc_norm_token)",
+}
+LABELS = {"gsm8k": "GSM8K-\nformat", "probes": "Arithmetic-\nprobe", "hellaswag": "HellaSwag"}
+OTHER_SCORES = {"flexible": "any form", "acc_norm_char": "acc_norm_char", "acc": "acc"}
+NOTES = {
+    "gsm8k": " Any form: the number counts however it is said, not only after ####.",
+    "probes": " Any form: the number counts however it is said, not only after ####.",
+    "hellaswag": (
+        " Of four endings the likeliest is chosen: by mean log-probability per token (acc_norm_token, the one that is "
+        "tested), per character (acc_norm_char), or in sum (acc). Chance is 25%."
+    ),
+}
 CATEGORIES = {
     "mul_table": "times table",
     "mul_multidigit": "two digits × one",
@@ -88,12 +102,12 @@ def _benchmark_blocks(comparison: dict[str, Any]) -> list[Block]:
     blocks: list[Block] = []
     for name, result in comparison["benchmarks"].items():
         rows = [_accuracy_row(condition, result[condition]) for condition in CONDITIONS]
-        for condition in CONDITIONS:
-            if "flexible" in result[condition]:
-                rows.append(_accuracy_row(f"{condition}, any form", result[condition]["flexible"]))
+        for score, label in OTHER_SCORES.items():
+            sides = ((condition, result[condition].get(score)) for condition in CONDITIONS)
+            rows += [_accuracy_row(f"{condition}, {label}", side) for condition, side in sides if side]
         header = ["condition", "accuracy", "95% interval", "correct"]
-        note = "Intervals: Wilson. Any form: the number counts however it is said, not only after ####."
-        blocks.append(Table(TITLES[name], header, rows, note if len(rows) > 2 else "Intervals: Wilson."))
+        note = NOTES[name] if len(rows) > 2 else ""
+        blocks.append(Table(TITLES[name], header, rows, f"Intervals: Wilson.{note}"))
         if "paired" in result:
             blocks.append(_paired_table(f"{TITLES[name]}, item by item", result))
         if result["categories"]:
@@ -137,6 +151,8 @@ def _response_blocks(comparison: dict[str, Any]) -> list[Block]:
     blocks: list[Block] = []
     for name, result in comparison["benchmarks"].items():
         sides = [result[condition] for condition in CONDITIONS]
+        if any("mul_tokens" not in side for side in sides):
+            continue
         rows = [
             ["responses", *(str(side["n"]) for side in sides)],
             ["of which with a mul token", *(str(side["mul_tokens"]["responses"]) for side in sides)],
@@ -157,31 +173,23 @@ def _response_blocks(comparison: dict[str, Any]) -> list[Block]:
 def _plots(comparison: dict[str, Any], both: dict[str, ConditionRuns]) -> list[Block]:
     plots: list[Plot] = []
     for stage in comparison["training"]:
-        train = {name: _curve(runs.logs[stage], "loss") for name, runs in both.items()}
+        train = {name: curve(runs.logs[stage], "loss") for name, runs in both.items()}
         key = "val_loss" if stage_kind(stage) == "pretrain" else "eval_loss"
-        validation = {name: _curve(runs.logs[stage], key) for name, runs in both.items()}
+        validation = {name: curve(runs.logs[stage], key) for name, runs in both.items()}
         if all(steps for steps, _ in train.values()):
             plots.append(loss_plot(f"Loss, {stage}", train, validation))
     bars = {}
     for name, result in comparison["benchmarks"].items():
-        label = TITLES[name].removesuffix(" accuracy").replace("-", "-\n")
-        bars[label] = {condition: result[condition] for condition in CONDITIONS}
+        bars[LABELS[name]] = {condition: result[condition] for condition in CONDITIONS}
         complete = {key: sides for key, sides in result["categories"].items() if all(sides.values())}
         bars |= {CATEGORIES.get(key, key).replace(" ", "\n", 1): sides for key, sides in complete.items()}
     return [*plots, accuracy_plot("Accuracy", bars)] if bars else list(plots)
 
 
-def _curve(log: list[dict], key: str) -> tuple[list[int], list[float]]:
-    """Steps and values of a log's rows that hold `key`; of a step logged twice, as after a resume, the last."""
-    points = {row["step"]: row[key] for row in log if row.get(key) is not None}
-    steps = sorted(points)
-    return steps, [points[step] for step in steps]
-
-
 def _samples(comparison: dict[str, Any], both: dict[str, ConditionRuns]) -> list[Block]:
     blocks: list[Block] = []
     for name, result in comparison["benchmarks"].items():
-        if "paired" not in result:
+        if "paired" not in result or name not in SAMPLES:
             continue
         wanted = {(True, False): "only baseline right", (False, True): "only mul_tokens right"}
         wanted |= {(True, True): "both right", (False, False): "neither right"}

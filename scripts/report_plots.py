@@ -1,7 +1,8 @@
-"""The report's plots as PNG bytes, each drawn twice: for a light and for a dark page."""
+"""Plots as PNG bytes: of a report, each drawn twice, for a light and a dark page; or one file with its own caption."""
 
 import io
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,16 @@ from matplotlib.figure import Figure
 
 # Okabe-Ito colours are told apart by colour-blind readers too; line style, marker and hatch serve grey print.
 LIGHT = {"ink": "#1f2328", "grid": "#d0d7de", "baseline": "#0072b2", "mul_tokens": "#d55e00"}
+LIGHT |= {"other 0": "#009e73", "other 1": "#cc79a7", "other 2": "#e69f00", "other 3": "#56b4e9"}
 DARK = {"ink": "#e6edf3", "grid": "#3d444d", "baseline": "#56b4e9", "mul_tokens": "#e69f00"}
-MARKERS = {"baseline": "o", "mul_tokens": "s"}
+DARK |= {"other 0": "#3fb98a", "other 1": "#d9a0c0", "other 2": "#f0e442", "other 3": "#0072b2"}
+LINES = {"baseline": "-", "mul_tokens": (0, (4, 1.5)), "other 0": (0, (1, 1)), "other 1": (0, (5, 1, 1, 1))}
+MARKERS = {"baseline": "o", "mul_tokens": "s", "other 0": "^", "other 1": "D", "other 2": "v", "other 3": "P"}
+OTHERS = 4
+TEXT = {"fontsize": 9.5, "frameon": False}
 
 Curve = tuple[list[int], list[float]]  # steps, losses
+Draw = Callable[[Axes, dict[str, str]], None]
 
 
 @dataclass
@@ -30,26 +37,27 @@ class Plot:
 
 def loss_plot(title: str, train: dict[str, Curve], validation: dict[str, Curve]) -> Plot:
     """Training loss, smoothed, and validation loss as marks, of each condition, in nats per token."""
-    window = max(1, max((len(steps) for steps, _ in train.values()), default=1) // 40)
+    window = smoothing_window(train)
+    caption = f"{smoothing_note(window)}The two conditions predict different token streams: see the note on losses."
+    return _plot(title, caption, lambda axes, colours: draw_losses(axes, colours, train, validation, window))
 
-    def draw(axes: Axes, colours: dict[str, str]) -> None:
-        for condition, (steps, losses) in train.items():
-            style = "-" if condition == "baseline" else (0, (4, 1.5))
-            label = f"{condition}, train"
-            axes.plot(steps, running_mean(losses, window), color=colours[condition], ls=style, lw=1.6, label=label)
-        for condition, (steps, losses) in validation.items():
-            if not steps:
-                continue
-            mark = {"marker": MARKERS[condition], "ms": 5, "mfc": "none", "mew": 1.4, "ls": "none"}
-            axes.plot(steps, losses, color=colours[condition], label=f"{condition}, validation", **mark)
-        axes.set_xlabel("step")
-        axes.set_ylabel("loss (nats per token)")
-        axes.set_xlim(left=0)
-        axes.legend(frameon=False, fontsize=9.5)
 
-    smoothing = f"Training loss is a running mean over {window} logged steps. " if window > 1 else ""
-    caption = f"{smoothing}The two conditions predict different token streams: see the note on losses."
-    return _plot(title, caption, draw)
+def draw_losses(
+    axes: Axes, colours: dict[str, str], train: dict[str, Curve], validation: dict[str, Curve], window: int
+) -> None:
+    """Draw the curves of each run under its label; `window` is the running mean's, in logged steps."""
+    looks = looks_of(train)
+    for label, (steps, losses) in train.items():
+        look = {"color": colours[looks[label]], "ls": LINES.get(looks[label], "-"), "lw": 1.6}
+        axes.plot(steps, running_mean(losses, window), label=f"{label}, train", **look)
+    for label, (steps, losses) in validation.items():
+        if steps:
+            mark = {"marker": MARKERS[looks[label]], "ms": 5, "mfc": "none", "mew": 1.4, "ls": "none"}
+            axes.plot(steps, losses, color=colours[looks[label]], label=f"{label}, validation", **mark)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss (nats per token)")
+    axes.set_xlim(left=0)
+    axes.legend(**TEXT)
 
 
 def accuracy_plot(title: str, groups: dict[str, dict[str, dict[str, Any]]]) -> Plot:
@@ -72,13 +80,30 @@ def accuracy_plot(title: str, groups: dict[str, dict[str, dict[str, Any]]]) -> P
             }
             bars = {"yerr": np.maximum([below, above], 0), "ecolor": colours["ink"], "capsize": 4}
             axes.bar(x, heights, width, label=condition, **style, **bars)
-        axes.set_xticks(range(len(groups)), list(groups))
+        axes.set_xticks(range(len(groups)), list(groups), fontsize=11 if len(groups) < 6 else 9)
         axes.set_ylabel("accuracy (%)")
         axes.set_ylim(0, 100)
         axes.grid(visible=False, axis="x")
-        axes.legend(frameon=False, fontsize=9.5, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        axes.legend(**TEXT, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
     return _plot(title, "Whiskers: 95% Wilson intervals of each condition alone, not of the difference.", draw)
+
+
+def looks_of(labels: Iterable[str]) -> dict[str, str]:
+    """For each label the name of its colour, line and marker: the conditions keep their own, others share the rest."""
+    own = ("baseline", "mul_tokens")
+    others = [label for label in labels if label not in own]
+    return {label: label for label in own} | {label: f"other {i % OTHERS}" for i, label in enumerate(others)}
+
+
+def smoothing_window(curves: dict[str, Curve]) -> int:
+    """A fortieth of the longest curve, in logged steps."""
+    return max(1, max((len(steps) for steps, _ in curves.values()), default=1) // 40)
+
+
+def smoothing_note(window: int) -> str:
+    """What a caption says of the running mean; nothing where there is none."""
+    return f"Training loss is a running mean over {window} logged steps. " if window > 1 else ""
 
 
 def running_mean(values: list[float], window: int) -> np.ndarray:
@@ -89,21 +114,37 @@ def running_mean(values: list[float], window: int) -> np.ndarray:
     return (sums[high] - sums[low]) / (high - low)
 
 
-def _plot(title: str, caption: str, draw: Callable[[Axes, dict[str, str]], None]) -> Plot:
+def standalone_png(title: str, caption: str, draw: Draw) -> bytes:
+    """A picture that needs no page around it: white, with its title above and its caption below."""
+    return _png(draw, LIGHT | {"page": "#ffffff"}, title, caption, size=(8, 5.4), transparent=False)
+
+
+def _plot(title: str, caption: str, draw: Draw) -> Plot:
     light = _png(draw, LIGHT | {"page": "#ffffff"})
     return Plot(title, caption, light, _png(draw, DARK | {"page": "#161b22"}))
 
 
-def _png(draw: Callable[[Axes, dict[str, str]], None], colours: dict[str, str]) -> bytes:
+def _png(
+    draw: Draw,
+    colours: dict[str, str],
+    title: str = "",
+    caption: str = "",
+    # Narrow and with large letters, so that it can still be read when a phone shows it 350 pixels wide.
+    size: tuple[float, float] = (5.2, 3.5),
+    transparent: bool = True,
+) -> bytes:
     ink = {key: colours["ink"] for key in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")}
     with mpl.rc_context({"font.size": 11, "axes.edgecolor": colours["grid"], "hatch.linewidth": 0.6, **ink}):
-        # Narrow and with large letters, so that it can still be read when a phone shows it 350 pixels wide.
-        figure = Figure(figsize=(5.2, 3.5), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
         axes.grid(color=colours["grid"], linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
+        if title:
+            axes.set_title(title, loc="left", fontsize=12.5)
+        if caption:
+            figure.supxlabel(textwrap.fill(caption, 115), x=0.01, ha="left", fontsize=8.5)
         draw(axes, colours)
         file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=170, transparent=True, metadata={"Software": None})
+        figure.savefig(file, format="png", dpi=170, transparent=transparent, metadata={"Software": None})
     return file.getvalue()

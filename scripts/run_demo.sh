@@ -11,9 +11,10 @@ set -euo pipefail
 caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/setup.sh
+source scripts/stages.sh
 
 # -- arguments --------------------------------------------------------------------------------------------------------
-size=demo out="" gsm8k="" text="" force=no seed=0
+size=demo out="" gsm8k="" text="" force=no seed=0 dry_run=no
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' scripts/run_demo.sh; }
 while [[ $# -gt 0 ]]; do
     case "$1" in
@@ -40,18 +41,14 @@ case $size in
 esac
 out=${out:-outputs/$name}
 
-# A folder that was made with other arguments or configs must not pass for this call's.
 configs=$(cat "pretrain/configs/$size.yaml" "sft/configs/$size.yaml" | cksum | cut -d' ' -f1)
-arguments="size=$size seed=$seed gsm8k=$gsm8k text=$text configs=$configs"
 if [[ $force == yes ]]; then
     [[ ! -e $out || -f $out/arguments.txt ]] || fail "$out is not a folder that the demo made; --force will not remove it"
     rm -rf "$out"
-elif [[ -f $out/arguments.txt && $(<"$out/arguments.txt") != "$arguments" ]]; then
-    fail "$out was made with $(<"$out/arguments.txt"); give --force to redo it or another --output-dir"
 fi
+arguments="size=$size seed=$seed gsm8k=$gsm8k text=$text configs=$configs"
+claim_folder "$arguments" "give --force to redo it or another --output-dir"
 set_up
-mkdir -p "$out/logs"
-echo "$arguments" >"$out/arguments.txt"
 
 # -- sizes ------------------------------------------------------------------------------------------------------------
 case $size in
@@ -61,35 +58,12 @@ case $size in
 esac
 
 # -- stages -----------------------------------------------------------------------------------------------------------
-# label NAME: put [NAME] before every line, the carriage returns of progress bars taken for line ends.
-label() {
-    uv run --no-sync python -u -c 'import sys
-sys.stdin.reconfigure(newline=None)
-for line in sys.stdin:
-    if line.strip():
-        print(f"[{sys.argv[1]}] {line}", end="", flush=True)' "$1"
-}
-
-# stage NAME FILE COMMAND...: run COMMAND unless FILE, the last thing it writes, is there. One log per stage.
-stage() {
-    local name=$1 file=$2
-    shift 2
-    if [[ -e $file ]]; then
-        echo "[$name] complete, skipped"
-        return
-    fi
-    local started=$SECONDS
-    # Bars are drawn rarely: two runs share the terminal.
-    TQDM_MININTERVAL=5 uv run --no-sync python "$@" 2>&1 | tee "$out/logs/${name// /_}.log" | label "$name"
-    echo "[$name] done in $((SECONDS - started)) s"
-}
-
 prepare() {
     local condition=$1
-    stage "text $condition" "$out/raw/${condition}_stats.json" data/prepare_text.py --condition "$condition" \
+    stage "text $condition" "$out/raw/${condition}_stats.json" python data/prepare_text.py --condition "$condition" \
         --seed "$seed" --num-documents "$documents" --out-dir "$out/raw" ${gsm8k:+--gsm8k "$gsm8k"} ${text:+--text "$text"}
-    stage "tokens $condition" "$out/processed/$condition/meta.json" data/tokenize_to_bin.py --condition "$condition" \
-        --input "$out/raw/train_$condition.txt" --out-dir "$out/processed/$condition"
+    stage "tokens $condition" "$out/processed/$condition/meta.json" python data/tokenize_to_bin.py \
+        --condition "$condition" --input "$out/raw/train_$condition.txt" --out-dir "$out/processed/$condition"
 }
 
 train_and_evaluate() {
@@ -97,17 +71,19 @@ train_and_evaluate() {
     [[ $condition == mul_tokens ]] && inject=--inject-mul-tokens
     local pretrain=$out/pretrain_$condition hf=$out/hf_$condition sft=$out/sft_gsm8k_$condition
     local eval=$out/eval_sft_gsm8k_$condition
-    stage "pretrain $condition" "$pretrain/run.json" pretrain/train.py --config "pretrain/configs/$size.yaml" --resume \
-        --condition "$condition" --seed "$seed" --data-dir "$out/processed/$condition" --output-dir "$pretrain"
-    stage "export $condition" "$hf/run.json" pretrain/export_hf.py --condition "$condition" \
+    stage "pretrain $condition" "$pretrain/run.json" python pretrain/train.py \
+        --config "pretrain/configs/$size.yaml" --condition "$condition" --seed "$seed" \
+        --data-dir "$out/processed/$condition" --output-dir "$pretrain"
+    stage "export $condition" "$hf/run.json" python pretrain/export_hf.py --condition "$condition" \
         --checkpoint "$pretrain" --output-dir "$hf"
-    stage "sft $condition" "$sft/sft_results.json" sft/sft_gsm8k.py --config "sft/configs/$size.yaml" --force $inject \
-        --condition "$condition" --seed "$seed" --model-path "$hf" --data-path "$out/raw/gsm8k" --output-dir "$sft"
-    stage "gsm8k $condition" "$eval/gsm8k_results.json" eval/run_gsm8k.py --condition "$condition" \
+    stage "sft $condition" "$sft/sft_results.json" python sft/sft_gsm8k.py --force $inject \
+        --config "sft/configs/$size.yaml" --condition "$condition" --seed "$seed" \
+        --model-path "$hf" --data-path "$out/raw/gsm8k" --output-dir "$sft"
+    stage "gsm8k $condition" "$eval/gsm8k_results.json" python eval/run_gsm8k.py --condition "$condition" \
         --model-path "$sft" --data-path "$out/raw/gsm8k" --output-dir "$eval" \
         --max-samples "$eval_items" --max-new-tokens "$eval_tokens"
-    stage "probes $condition" "$eval/probes_results.json" eval/run_arithmetic_probes.py --condition "$condition" \
-        --model-path "$sft" --output-dir "$eval" --max-samples "$probe_items"
+    stage "probes $condition" "$eval/probes_results.json" python eval/run_arithmetic_probes.py \
+        --condition "$condition" --model-path "$sft" --output-dir "$eval" --max-samples "$probe_items"
 }
 
 for condition in baseline mul_tokens; do

@@ -7,9 +7,9 @@ from typing import Any
 from common.errors import UserError
 from common.files import read_json, read_jsonl
 
-# An evaluation directory holds two runs, so their records have names of their own.
-RECORD_NAMES = ("run.json", "run_gsm8k.json", "run_probes.json")
-BENCHMARKS = ("gsm8k", "probes")
+# An evaluation directory holds several runs, so their records have names of their own.
+RECORD_NAMES = ("run.json", "run_gsm8k.json", "run_probes.json", "run_hellaswag.json")
+BENCHMARKS = ("gsm8k", "probes", "hellaswag")
 
 
 @dataclass
@@ -63,6 +63,13 @@ def chain_of(record: dict[str, Any]) -> list[dict[str, Any]]:
     return chain
 
 
+def curve(log: list[dict], key: str) -> tuple[list[int], list[float]]:
+    """Steps and values of a log's rows that hold `key`; of a step logged twice, as after a resume, the last."""
+    points = {row["step"]: row[key] for row in log if row.get(key) is not None}
+    steps = sorted(points)
+    return steps, [points[step] for step in steps]
+
+
 def common_stages(baseline: ConditionRuns, mul_tokens: ConditionRuns) -> list[str]:
     """The stages whose directories were given for both conditions, in the order in which they ran."""
     common = [stage for stage in baseline.records if stage in mul_tokens.records]
@@ -103,4 +110,12 @@ def _read_responses(runs: ConditionRuns, directory: Path) -> None:
         if path.is_file():
             if benchmark in runs.responses:
                 raise UserError(f"{path}: another directory of {runs.condition} holds {benchmark} too; give one")
-            runs.responses[benchmark] = read_jsonl(path)
+            rows = read_jsonl(path)
+            runs.responses[benchmark] = list(map(_hellaswag_row, rows)) if benchmark == "hellaswag" else rows
+
+
+def _hellaswag_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A HellaSwag item as the other benchmarks have theirs: acc_norm_token decides, the other two metrics beside it."""
+    right = row["correct"]
+    common = {"index": row["index"], "question": row["id"], "gold": row["label"], "correct": right["acc_norm_token"]}
+    return common | {"correct_acc_norm_char": right["acc_norm_char"], "correct_acc": right["acc"]}

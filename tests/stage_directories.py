@@ -66,6 +66,21 @@ def make_stages(root: Path, condition: str, right: dict[str, range] = RIGHT, n: 
     return stages
 
 
+def add_hellaswag(root: Path, condition: str, right: range, n: int = 10) -> Path:
+    """The evaluation of the exported model on HellaSwag; all but item 0 are right by `acc`."""
+    directory = root / f"eval_hf_{condition}"
+    more = {"name": "run_hellaswag.json", "data": {"items": n, "sha256": "endings"}}
+    write_record(directory, "eval_hellaswag", condition, {"dtype": "auto"}, parent=root / f"hf_{condition}", **more)
+    rows = []
+    for i in range(n):
+        correct = {"acc_norm_token": i in right, "acc_norm_char": i not in right, "acc": i > 0}
+        rows.append(
+            {"index": i, "id": str(1000 + i), "label": 2, "choices": dict.fromkeys(correct, 2), "correct": correct}
+        )
+    write_jsonl(directory / "hellaswag_responses.jsonl", rows)
+    return directory
+
+
 def response_row(index: int, correct: bool, condition: str) -> dict:
     return {
         "index": index,

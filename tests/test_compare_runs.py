@@ -15,7 +15,7 @@ from common.files import read_json, write_jsonl
 from eval.stats import mcnemar_exact, paired_difference, wilson_interval
 from scripts import compare_runs, report_plots
 from scripts.report_plots import running_mean
-from tests.stage_directories import NASTY, change, make_stages
+from tests.stage_directories import NASTY, add_hellaswag, change, make_stages
 from tokenizer.mul_facts import CONDITIONS
 
 
@@ -91,6 +91,30 @@ def test_the_difference_is_mul_tokens_minus_baseline(monkeypatch, tmp_path):
     start = "GSM8K-format accuracy: mul_tokens is better; mul_tokens 66.7%, baseline 20.0%, paired difference +46.7"
     assert start in report
     assert "exact McNemar p < 0.001 over 30 items." in report
+
+
+def test_hellaswag_is_compared_by_acc_norm_token(monkeypatch, tmp_path, stages):
+    sides = directories(stages)
+    right = {"baseline": range(0, 6), "mul_tokens": range(3, 9)}
+    for condition in CONDITIONS:
+        sides[condition].append(add_hellaswag(tmp_path, condition, right[condition]))
+    assert run(monkeypatch, tmp_path, sides) == 0
+    hellaswag = read_json(tmp_path / "out" / "comparison.json")["benchmarks"]["hellaswag"]
+    assert hellaswag["paired"] == {"both": 3, "only_baseline": 3, "only_mul_tokens": 3, "neither": 1}
+    assert hellaswag["test"]["p"] == mcnemar_exact(3, 3)
+    assert [hellaswag["baseline"][key]["correct"] for key in ("acc_norm_char", "acc")] == [4, 9]
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "HellaSwag accuracy (acc_norm_token): no difference shown" in report
+    assert "| baseline, acc_norm_char | 40.0%" in report
+
+
+def test_other_hellaswag_items_forbid_the_verdict(monkeypatch, tmp_path, stages, capsys):
+    sides = {condition: [add_hellaswag(tmp_path, condition, range(5))] for condition in CONDITIONS}
+    path = sides["baseline"][0] / "hellaswag_responses.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    write_jsonl(path, [*rows[:-1], rows[-1] | {"id": "7"}])
+    assert run(monkeypatch, tmp_path, sides) == 1
+    assert "questions in order (sha256)" in capsys.readouterr().out
 
 
 def test_without_significance_the_verdict_says_what_could_have_been_found(monkeypatch, tmp_path):
