@@ -36,7 +36,8 @@ from common.errors import UserError, run_script
 from common.files import atomic_path, write_json, write_jsonl, write_text
 from data.documents import document_files, read_documents
 from data.formats import END_OF_TEXT, chat_document, split_gsm8k_answer
-from data.gsm8k import load_gsm8k, split_file
+from data.gsm8k import load_gsm8k
+from data.item_files import split_file
 from data.ngrams import words_of
 from data.world.arithmetic import arithmetic_documents, drills
 from data.world.facts import fact_documents, fact_records

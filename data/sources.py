@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from common.errors import UserError
 from data.documents import SUFFIXES, check_file, document_files, read_file
 from data.encoding import utf8
-from data.gsm8k import HUB_TIMEOUT_SECONDS
+from data.item_files import HUB_TIMEOUT_SECONDS
 from data.world.arithmetic import arithmetic_documents
 
 ARITHMETIC = "arithmetic"
