@@ -8,7 +8,8 @@ from transformers import PreTrainedTokenizerFast
 
 from common.errors import UserError
 from data.formats import END_OF_TEXT
-from data.gsm8k import load_gsm8k, split_file
+from data.gsm8k import load_gsm8k
+from data.item_files import split_file
 from sft.packing import IGNORED
 from tokenizer.mul_facts import MulFactTokens
 
