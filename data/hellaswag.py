@@ -1,7 +1,8 @@
 """HellaSwag items: a context, four endings, one right; from the hub or from files in its place."""
 
 import hashlib
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ ENDINGS = 4
 class HellaSwagItem:
     """One item as published: nothing is stripped or rewritten here; how it is scored is eval/hellaswag.py's matter."""
 
-    id: str  # the published `ind`
+    id: str  # the published `ind`; a second item of that number gets "#2" behind it
     context: str  # `ctx`
     labelled_context: str  # "{activity_label}: {ctx_a} {Ctx_b}" where the row has these fields, else `ctx` once more
     endings: tuple[str, ...]
@@ -28,15 +29,16 @@ def load_hellaswag(data_path: Path | None = None, max_samples: int | None = None
 
     `data_path` is a .jsonl or .parquet file, taken whole, or a folder with validation.jsonl or validation.parquet. A
     row has ind, ctx, label and endings, and may have activity_label, ctx_a and ctx_b as the original has. Raises
-    UserError when there are no items, one has another shape, or two have the same ind.
+    UserError when there are no items or one has another shape.
     """
     source, rows = load_rows(data_path or HUB_ID, "validation")
     items = [_item(row, f"{source}, item {number}") for number, row in enumerate(rows[:max_samples], start=1)]
-    seen: set[str] = set()
-    for item in items:
-        if item.id in seen:
-            raise UserError(f"{source}: two items have ind {item.id}; results are told apart by it")
-        seen.add(item.id)
+    # The two sources of HellaSwag number their items apart; results are told apart by the id.
+    seen: Counter[str] = Counter()
+    for k, item in enumerate(items):
+        seen[item.id] += 1
+        if seen[item.id] > 1:
+            items[k] = replace(item, id=f"{item.id}#{seen[item.id]}")
     return items
 
 
