@@ -37,7 +37,6 @@ from pretrain.model import GPT, GPTConfig
 from scripts import bench_hellaswag
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 
-# In the original schema: the third context ends where wikiHow's substeps begin, the last one has an empty ctx_b.
 CPU = torch.device("cpu")
 TOKENIZER = GPT2TokenizerWithMulFacts("baseline")
 
