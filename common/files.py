@@ -1,6 +1,7 @@
 """Files that are whole or absent: write beside, flush, rename. Hashes that say which file it was."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -50,6 +51,25 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked_directory(path: Path) -> Iterator[None]:
+    """Keep every other process that asks for the same from `path`. Raises UserError when one has it.
+
+    The kernel lets go of it when the process ends, however that happens.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is writing to {path}; wait for it or stop it") from None
+        except OSError:
+            pass  # some network file systems have no locks
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path | str, text: str) -> None:

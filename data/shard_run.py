@@ -11,8 +11,6 @@ unfinished.json tells of something that is there. At the end, meta.json takes th
 """
 
 import contextlib
-import fcntl
-import os
 import re
 import shutil
 from collections import Counter
@@ -23,7 +21,7 @@ from typing import Any, get_args
 import numpy as np
 
 from common.errors import UserError
-from common.files import read_json, write_json
+from common.files import locked_directory, read_json, write_json
 from data.encoding import Encoded, split_record
 from data.shards import UNFINISHED, ShardWriter, Split, read_shard, write_shard
 from data.sources import DocumentSequence
@@ -148,34 +146,18 @@ def open_shard_run(out_dir: Path, arguments: dict[str, Any], shard_size: int) ->
     """
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(out_dir, os.O_RDONLY)
+        list(out_dir.iterdir())
     except OSError as error:
         raise UserError(f"--out-dir {out_dir} cannot be made ({error.strerror}); name another folder") from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        state = _read_state(out_dir, arguments)
-        _remove_strays(
-            out_dir, keep={UNFINISHED, (state.get("leftover") or {}).get("file")} if "place" in state else ()
-        )
-        yield ShardRun(out_dir, arguments, shard_size, state)
-    except BlockingIOError:
-        raise UserError(f"another process is writing to {out_dir}; wait for it or stop it") from None
-    except OSError:
-        pass  # some network file systems have no locks
+        with locked_directory(out_dir):
+            state = _read_state(out_dir, arguments)
+            leftover = (state.get("leftover") or {}).get("file")
+            _remove_strays(out_dir, keep={UNFINISHED, leftover} if "place" in state else ())
+            yield ShardRun(out_dir, arguments, shard_size, state)
     finally:
-        os.close(descriptor)
         with contextlib.suppress(OSError):
             out_dir.rmdir()  # where nothing came of it; a folder that holds something stays
-
-
-def _lock(descriptor: int, out_dir: Path) -> None:
-    """The kernel lets go of it when the process ends, however that happens."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"another process is writing to {out_dir}; wait for it or stop it") from None
-    except OSError:
-        pass  # some network file systems have no locks
 
 
 def _read_state(out_dir: Path, arguments: dict[str, Any]) -> dict[str, Any]:

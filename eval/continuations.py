@@ -16,7 +16,7 @@ from common.device import autocast
 from pretrain.model import GPT, KVCache
 
 CPU_BATCH_TOKENS, ACCELERATOR_BATCH_TOKENS = 512, 4096  # a CPU is as fast with few tokens, and pads less
-CONTEXT_BATCHES = 4  # contexts that are in memory together: more endings to sort by length
+CACHE_BATCHES = 4  # positions of a cache, in batches of tokens: more contexts at a time, more endings to sort by length
 # Head columns (tokens) and rows (ids) at a time. On a CPU a block's logits stay in cache: 1.6 times as fast.
 CPU_HEAD_TOKENS, CPU_HEAD_IDS = 256, 1024
 ACCELERATOR_HEAD_TOKENS = 1024
@@ -36,8 +36,9 @@ def continuation_logprobs(
     """The log-probability of each pair's ending after its context: the sum over its tokens, in nats.
 
     Neither is empty, and context and ending together have at most block_size + 1 tokens. Matrix products are in `dtype`
-    and sums over tokens in float64. A batch has at most `batch_tokens` tokens (default by device), padding included,
-    unless one sequence is longer. The model's train/eval mode is as before afterwards.
+    and sums over tokens in float64. A batch has at most `batch_tokens` tokens (default by device) and a cache
+    CACHE_BATCHES times as many positions, padding included, unless one sequence is longer. The model's train/eval mode
+    is as before afterwards.
     """
     if batch_tokens is None:
         batch_tokens = CPU_BATCH_TOKENS if device.type == "cpu" else ACCELERATOR_BATCH_TOKENS
@@ -53,7 +54,8 @@ def continuation_logprobs(
             autocast(device, dtype),
             tqdm(total=len(pairs), desc="scoring", unit="ending", mininterval=1, disable=not progress) as bar,
         ):
-            for contexts in _batches_by_length(list(of_context), CONTEXT_BATCHES * batch_tokens):
+            longest = max((len(ending) for _, ending in pairs), default=0)
+            for contexts in _batches_by_length(list(of_context), CACHE_BATCHES * batch_tokens, room=longest):
                 indices = [of_context[context] for context in contexts]
                 endings = [[pairs[i][1] for i in of_one] for of_one in indices]
                 flat = torch.tensor([i for of_one in indices for i in of_one])
@@ -139,11 +141,11 @@ def _target_logprobs(model: GPT, hidden: Tensor, rows: Tensor, targets: Tensor) 
     return logits - normalisers[rows]
 
 
-def _batches_by_length(sequences: list[Ids], batch_tokens: int) -> Iterator[list[Ids]]:
-    """The sequences from short to long, in batches of at most `batch_tokens` tokens when padded."""
+def _batches_by_length(sequences: list[Ids], batch_tokens: int, room: int = 0) -> Iterator[list[Ids]]:
+    """The sequences from short to long, in batches of at most `batch_tokens` tokens when padded and given `room`."""
     batch: list[Ids] = []
     for sequence in sorted(sequences, key=len):
-        if batch and (len(batch) + 1) * len(sequence) > batch_tokens:
+        if batch and (len(batch) + 1) * (len(sequence) + room) > batch_tokens:
             yield batch
             batch = []
         batch.append(sequence)
@@ -162,7 +164,8 @@ def _ending_batches(
     stop = deepest = 0
     for k in sorted((k for k, ending in enumerate(endings) if len(ending) > 1), key=lambda k: len(endings[k])):
         T, deepest = len(endings[k]) - 1, max(deepest, context_lengths[k])
-        if batch and ((len(batch) + 1) * T > batch_tokens or deepest + T > block_size):
+        too_wide = (len(batch) + 1) * max(T, (deepest + T) / CACHE_BATCHES) > batch_tokens
+        if batch and (too_wide or deepest + T > block_size):
             yield batch, stop
             batch, deepest = [], context_lengths[k]
         batch.append(k)

@@ -1,17 +1,20 @@
 """The log of a run, for people (log.txt, the terminal) and for programs (log.jsonl), and whose a directory is."""
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
 
 from common.distributed import World
 from common.errors import UserError
-from common.files import read_json, read_jsonl, write_json, write_jsonl, write_text
+from common.files import locked_directory, read_json, read_jsonl, write_json, write_jsonl, write_text
 
 # What may differ between a run and its continuation without making it another run.
+# How spikes are met is in it, so that a run that ended before one can go on past it.
 MAY_CHANGE = {"config", "resume", "device", "output_dir", "data_dir", "logging", "checkpoint", "hellaswag", "samples"}
+MAY_CHANGE |= {"spikes"}
 # Within the training section: how an update is divided among processes and micro-steps, and how it is computed.
 TRAINING_MAY_CHANGE = {"batch_size", "compile"}
 
@@ -77,6 +80,14 @@ class RunLog:
                 file.write(json.dumps(row) + "\n")
             if path == self.rows:
                 self.track(row)
+
+
+@contextlib.contextmanager
+def claimed_directory(output_dir: Path, identity: dict, resume: bool, world: World) -> Iterator[None]:
+    """Have `output_dir` for the run `identity` alone while the block lasts. Raises UserError as check_same_run."""
+    check_same_run(output_dir, identity, resume, world)
+    with locked_directory(output_dir) if world.is_main else contextlib.nullcontext():
+        yield
 
 
 def check_same_run(output_dir: Path, identity: dict, resume: bool, world: World) -> None:

@@ -39,7 +39,7 @@ class TrainingConfig:
 
 @dataclass
 class SpikeConfig:
-    action: Literal["off", "skip", "stop"] = "off"  # on a spike: drop that update, or save and end the run
+    action: Literal["off", "skip", "stop"] = "off"  # on a spike: leave that update out, or end the run before it
     threshold: float = 6.0  # deviations above the mean of the window that make a loss or a gradient norm a spike
     window: int = 128  # updates that the mean and the deviation are of; nothing is a spike before it is full
 
@@ -98,6 +98,18 @@ class TrainConfig:
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+
+def micro_steps(config: TrainConfig, processes: int) -> int:
+    """How many micro-batches per process make one update. Raises UserError when they do not divide the batch."""
+    settings = config.training
+    tokens = settings.batch_size * config.model.block_size * processes
+    if settings.total_batch_size % tokens:
+        raise UserError(
+            f"training.total_batch_size {settings.total_batch_size} is not a multiple of batch_size x block_size x "
+            f"processes = {settings.batch_size} x {config.model.block_size} x {processes} = {tokens}"
+        )
+    return settings.total_batch_size // tokens
 
 
 MAY_BE_ZERO = ("training.warmup_steps", "training.weight_decay", "training.min_lr", "training.beta1", "training.beta2")

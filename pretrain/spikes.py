@@ -1,5 +1,6 @@
 """Loss spikes: updates whose loss or gradient norm stands far above those just before."""
 
+import math
 from collections import deque
 from statistics import fmean, pstdev
 
@@ -14,12 +15,15 @@ class SpikeGuard:
         self.windows: dict[str, deque[float]] = {n: deque(maxlen=settings.window) for n in ("loss", "gradient norm")}
 
     def inspect(self, loss: float, grad_norm: float) -> str | None:
-        """What makes this update a spike, in words, or None. It joins the window either way.
+        """What makes this update a spike, in words, or None. It joins the window either way, unless it is no number.
 
         A level that stays is therefore no spike for longer than the window.
         """
         found = None
         for (name, window), value in zip(self.windows.items(), (loss, grad_norm), strict=True):
+            if not math.isfinite(value):
+                found = f"{name} {value}"
+                continue
             if len(window) == window.maxlen:
                 mean, deviation = fmean(window), pstdev(window)
                 if value > mean + self.settings.threshold * deviation:

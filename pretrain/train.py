@@ -6,8 +6,9 @@
     uv run torchrun --standalone --nproc_per_node=8 pretrain/train.py --config pretrain/configs/gpt2_124m.yaml
 
 Writes to the output directory: model_{step}.pt, log.txt, log.jsonl, samples.jsonl, results.json, run.json. The same
-command continues a run that was stopped, to the same bits; SIGTERM saves a checkpoint first and exits with 143. The
-two conditions differ in --condition and --data-dir only.
+command continues a run that was stopped: on a CPU to the same bits, on a GPU up to the order in which it sums. On
+SIGTERM it saves a checkpoint and exits with 143 (torchrun, which passes the signal on, with a code of its own; its
+--shutdown-timeout is the time that a save may take). The two conditions differ in --condition and --data-dir only.
 
 This script is the end of the import chain: in-loop HellaSwag and samples come from eval/, and nothing imports it.
 """
@@ -31,6 +32,7 @@ from common.distributed import World, join_world, leave_world
 from common.errors import UserError, run_script
 from common.files import write_json
 from common.record import RunRecord
+from data.hellaswag import HellaSwagItem
 from data.loader import TokenLoader
 from eval.engine import generate
 from eval.hellaswag import hellaswag_accuracy, load_hellaswag
@@ -46,10 +48,11 @@ from pretrain.checkpoint import (
 from pretrain.flops import utilisation
 from pretrain.model import GPT, GPTConfig
 from pretrain.optimizer import build_optimizers, rate_factor, set_rates
-from pretrain.run_log import RunLog, check_same_run
-from pretrain.settings import TrainConfig, check_settings
+from pretrain.run_log import RunLog, claimed_directory
+from pretrain.settings import TrainConfig, check_settings, micro_steps
 from pretrain.spikes import SpikeGuard
 from pretrain.trackers import open_tracker
+from pretrain.validation import bits_per_byte, validate
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 from tokenizer.mul_facts import suppressed_ids
 
@@ -69,20 +72,14 @@ def main() -> None:
 
 
 def train(config: TrainConfig, world: World) -> bool:
-    """The whole run: set-up, loop, results. Returns whether it is complete: False after a SIGTERM."""
-    record = RunRecord("pretrain", config, config.condition, config.seed)
-    settings, device = config.training, world.device
+    """Check what was asked for, open the data, claim the directory, run. Returns what `run` returns."""
     seed_everything(config.seed)
-    dtype = pick_dtype(settings.dtype, device)
     check_settings(config)
-    accumulation = micro_steps(config, world)
-    asked_to_stop = watch_for_sigterm()
+    micro_steps(config, world.size)
+    dtype = pick_dtype(config.training.dtype, world.device)
 
-    # -- data -------------------------------------------------------------------------------------------------
-    B, T = settings.batch_size, config.model.block_size
-    train_loader = TokenLoader(config.data_dir, "train", B, T, world.rank, world.size)
-    val_loader = TokenLoader(config.data_dir, "val", B, T, world.rank, world.size)
-    val_rows = config.eval.val_steps * settings.total_batch_size // T  # whatever the processes and micro-batches
+    B, T = config.training.batch_size, config.model.block_size
+    train_loader, val_loader = (TokenLoader(config.data_dir, s, B, T, world.rank, world.size) for s in ("train", "val"))
     data = train_loader.describe()
     if data.get("condition", config.condition) != config.condition:
         raise UserError(f"{config.data_dir} holds {data['condition']} text; --condition is {config.condition}")
@@ -90,19 +87,38 @@ def train(config: TrainConfig, world: World) -> bool:
     if config.hellaswag.interval:
         hellaswag = load_hellaswag(config.hellaswag.data_path, config.hellaswag.max_samples)
 
-    # -- model and optimizers ---------------------------------------------------------------------------------
+    identity = to_dict(config) | {"data_fingerprint": data["fingerprint"], "dtype": str(dtype)}
+    with claimed_directory(config.output_dir, identity, config.resume, world):
+        return run(config, world, dtype, train_loader, val_loader, hellaswag)
+
+
+def run(
+    config: TrainConfig,
+    world: World,
+    dtype: torch.dtype,
+    train_loader: TokenLoader,
+    val_loader: TokenLoader,
+    hellaswag: list[HellaSwagItem],
+) -> bool:
+    """Train from the start or the last checkpoint on. Returns whether the run is complete: False after a SIGTERM."""
+    record = RunRecord("pretrain", config, config.condition, config.seed)
+    settings, device = config.training, world.device
+    B, T = settings.batch_size, config.model.block_size
+    accumulation = micro_steps(config, world.size)
+    val_rows = config.eval.val_steps * settings.total_batch_size // T  # whatever the processes and micro-batches
+    asked_to_stop = watch_for_sigterm()
+
+    # -- model and optimizers, new or as they were saved ------------------------------------------------------
     model = GPT(GPTConfig(**asdict(config.model))).to(device)
     optimizers = build_optimizers(model, settings)
     guard = SpikeGuard(config.spikes)
     step = 0
-
-    # -- a fresh directory, or the run that is in it ----------------------------------------------------------
-    identity = to_dict(config) | {"data_fingerprint": data["fingerprint"]}
-    check_same_run(config.output_dir, identity, config.resume, world)
     checkpoint = latest_checkpoint(config.output_dir)
     if checkpoint is not None:
         step = restore(load_checkpoint(checkpoint), model, optimizers, train_loader, guard)
-    track = open_tracker(config.logging.tracker if world.is_main else "none", config.output_dir, identity)
+    if len(found := set(world.gather([step]))) > 1:
+        raise UserError(f"processes found checkpoints of steps {sorted(found)}; give a shared disk as --output-dir")
+    track = open_tracker(config.logging.tracker if world.is_main else "none", config.output_dir, to_dict(config), step)
     log = RunLog(config.output_dir, resumed_at=step, quiet=not world.is_main, track=track)
     if checkpoint is not None:
         log.say(f"resumed from {checkpoint} after step {step}")
@@ -127,6 +143,7 @@ def train(config: TrainConfig, world: World) -> bool:
     reports = DelayedScalars(device)
     first_step, started = step, time.perf_counter()
     timed_step, timed = step, started  # the speed is that of the steps since here, without evaluations
+    seconds_before = log.last_values().get("seconds", 0.0) if world.is_main else 0.0  # of the sessions before
     stopped = False
     while step < settings.max_steps and not stopped:
         factor = rate_factor(step, settings)
@@ -150,7 +167,7 @@ def train(config: TrainConfig, world: World) -> bool:
         reports.push(step, torch.stack([loss, grad_norm, stop]))
         last = step == settings.max_steps
         due = {
-            "log": last or step % config.logging.interval == 0,
+            "log": (last or step % config.logging.interval == 0) and not spike,
             "validate": last or step % config.eval.interval == 0,
             "hellaswag": hellaswag and (last or step % config.hellaswag.interval == 0),
             "samples": config.samples.interval and (last or step % config.samples.interval == 0),
@@ -160,7 +177,7 @@ def train(config: TrainConfig, world: World) -> bool:
         stopped = any(stop > 0 for _, (_, _, stop) in arrived)
         due["save"] = due["save"] or stopped
         for reported_step, (loss, grad_norm, _) in arrived + reports.take(all_but=0 if stopped else 1):
-            if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            if not (spike or math.isfinite(loss + grad_norm)):
                 raise UserError(
                     f"step {reported_step}: loss {loss}, gradient norm {grad_norm}; stopped. Lower training.max_lr or "
                     f"look at the data. {last_good(config)}"
@@ -177,6 +194,7 @@ def train(config: TrainConfig, world: World) -> bool:
                 "tokens_per_second": round(speed, 1),
                 "mfu": utilisation(speed, model.flops_per_token(), device, world.size),
                 "peak_memory_bytes": memory_bytes(device)[1],
+                "seconds": round(seconds_before + now - started, 2),
             }
             seconds_left = (settings.max_steps - step) * (now - started) / (step - first_step)
             log.train_row(row, settings.max_steps, seconds_left)
@@ -195,6 +213,7 @@ def train(config: TrainConfig, world: World) -> bool:
         if any(due.values()):
             timed_step, timed = step, time.perf_counter()
 
+    world.barrier()  # a launcher that sees one process end may end the others, and the first one has files to write
     if step < settings.max_steps:
         log.say(f"stopped by SIGTERM after step {step}, which is saved; the same command goes on from there")
         return False
@@ -255,7 +274,7 @@ def restore(state: dict, model: GPT, optimizers: list[Optimizer], loader: TokenL
 def summary(log: RunLog, val_loader: TokenLoader) -> dict:
     """The run's results, from the log and not from the loop: a run killed after its last checkpoint still has them."""
     values = log.last_values()
-    measured = ("tokens_per_second", "mfu", "peak_memory_bytes", "hellaswag_acc_norm_token")
+    measured = ("seconds", "tokens_per_second", "mfu", "peak_memory_bytes", "hellaswag_acc_norm_token")
     return {
         "final_train_loss": values["loss"],
         "final_val_loss": values["val_loss"],
@@ -273,32 +292,6 @@ def watch_for_sigterm() -> Callable[[], bool]:
 def last_good(config: TrainConfig) -> str:
     """Which checkpoint a run that went wrong can be taken up from."""
     return f"The last checkpoint is {latest_checkpoint(config.output_dir)}"
-
-
-def micro_steps(config: TrainConfig, world: World) -> int:
-    """How many micro-batches per process make one update."""
-    settings = config.training
-    tokens = settings.batch_size * config.model.block_size * world.size
-    if settings.total_batch_size % tokens:
-        raise UserError(
-            f"training.total_batch_size {settings.total_batch_size} is not a multiple of batch_size x block_size x "
-            f"processes = {settings.batch_size} x {config.model.block_size} x {world.size} = {tokens}"
-        )
-    return settings.total_batch_size // tokens
-
-
-@torch.no_grad()
-def validate(model: GPT, loader: TokenLoader, num_rows: int, world: World, dtype: torch.dtype) -> float:
-    """Mean loss in nats per token over the split's first rows, shared out over the processes."""
-    model.eval()
-    loss_sum, rows = 0.0, 0
-    for x, y in loader.fixed_batches(num_rows):
-        with autocast(world.device, dtype):
-            loss_sum += model.loss(x.to(world.device), y.to(world.device)).item() * len(x)
-        rows += len(x)
-    model.train()
-    loss_sum, rows = world.mean(torch.tensor([loss_sum, rows], dtype=torch.float64)).tolist()
-    return loss_sum / rows
 
 
 def sample(model: GPT, config: TrainConfig, dtype: torch.dtype) -> list[dict[str, str]]:
@@ -320,18 +313,6 @@ def sample(model: GPT, config: TrainConfig, dtype: torch.dtype) -> list[dict[str
         for prompt, group in zip(settings.prompts, completions, strict=True)
         for completion in group
     ]
-
-
-def bits_per_byte(loss: float, loader: TokenLoader) -> float | None:
-    """The loss per byte of the text before injection, in bits; None for shards that do not say their bytes.
-
-    Comparable between conditions where nats per token are not: injection makes fewer tokens of the same text. The
-    split's average of tokens per byte is used.
-    """
-    counts = {} if loader.stream.meta is None else loader.stream.meta["splits"]["val"]
-    if counts.get("text_bytes") is None:
-        return None
-    return loss / math.log(2) * counts["tokens"] / counts["text_bytes"]
 
 
 if __name__ == "__main__":

@@ -74,13 +74,18 @@ def evaluate_run(
     if not paths:
         raise UserError(f"{run} holds no checkpoint (model_*.pt); train it first")
     done = finished_results(output_dir, identity)
-    todo = [path for path in paths if done.get(path.name, {}).get("file") != file_identity(path)]
-    world.barrier()  # everyone has looked before rank 0 writes
+    todo = [path for path in paths if path.exists() and done.get(path.name, {}).get("file") != file_identity(path)]
+    # A run that goes on saves and prunes meanwhile: the first process decides for all.
+    todo = [Path(name) for name in world.gather([str(path) for path in todo] if world.is_main else [])]
     if world.is_main:
         print(f"{condition}: {len(todo)} of {len(paths)} checkpoints in {run} to evaluate", flush=True)
     for number, path in enumerate(todo, start=1):
         started = time.time()
-        state = load_checkpoint(path)
+        state, file = open_checkpoint(path)
+        if not all(world.gather([state is not None])):
+            if world.is_main:
+                print(f"{condition} {number}/{len(todo)}: {path} has been deleted, skipped", flush=True)
+            continue
         model = model_from_checkpoint(state).to(world.device)
         scores = score_everywhere(model, items, condition, world, dtype, progress=True)
         if not world.is_main:
@@ -91,7 +96,7 @@ def evaluate_run(
             **summarise(scores),
             "condition": condition,
             "checkpoint": str(path),
-            "file": file_identity(path),
+            "file": file,
             "source": str(config.data_path or HUB_ID),
             **identity,
             "seconds": round(time.time() - started, 2),
@@ -105,6 +110,17 @@ def evaluate_run(
         )
     if world.is_main:
         write_summary(output_dir, condition, identity)
+
+
+def open_checkpoint(path: Path) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """A checkpoint's state and its file's identity; None when the run has deleted it since."""
+    try:
+        file = file_identity(path)
+        return load_checkpoint(path), file
+    except (FileNotFoundError, UserError):
+        if path.exists():
+            raise  # it is there, and no checkpoint
+        return None, {}
 
 
 def run_settings(run: Path) -> dict[str, Any]:

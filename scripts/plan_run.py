@@ -15,13 +15,11 @@ from pathlib import Path
 import torch
 
 from common.config import config_from_yaml, parse_config
-from common.distributed import World
 from common.errors import UserError, run_script
 from common.files import read_json
 from pretrain.flops import PEAK_FLOPS, peak_flops
 from pretrain.model import GPT, GPTConfig
-from pretrain.settings import TrainConfig, check_settings
-from pretrain.train import micro_steps
+from pretrain.settings import TrainConfig, check_settings, micro_steps
 from tokenizer.mul_facts import CONDITIONS, Condition
 
 # Assumptions, each with where it comes from.
@@ -116,7 +114,8 @@ def tokens_per_second(config: PlanConfig, model: GPT, gpus: int) -> tuple[float,
         cores = os.cpu_count() or 1
         flops = CPU_FLOPS_PER_CORE * cores
         return flops / model.flops_per_token(), f"{flops / 1e9:,.0f} GFLOP/s on {cores} cores (--tokens-per-second)"
-    peak = PEAK_FLOPS.get(config.gpu) if config.gpus else peak_flops(torch.device("cuda", 0))
+    here = peak_flops(torch.device("cuda", 0)) if torch.cuda.is_available() else None
+    peak = PEAK_FLOPS.get(config.gpu) if config.gpu else here
     if peak is None:
         known = ", ".join(PEAK_FLOPS)
         raise UserError(
@@ -139,7 +138,7 @@ def batch_check(run: TrainConfig, gpus: int) -> Check:
     """The batch must be divisible among the processes, which train.py would only say after the data is made."""
     size = max(gpus, 1)
     try:
-        steps = micro_steps(run, World(0, size, torch.device("cpu")))
+        steps = micro_steps(run, size)
     except UserError as error:
         return Check("batch", False, str(error))
     B, T = run.training.batch_size, run.model.block_size
@@ -188,20 +187,23 @@ def disk_checks(config: PlanConfig, run: TrainConfig, parameters: int) -> list[C
 
 
 def shard_bytes(config: PlanConfig, condition: Condition) -> int:
-    """Two bytes a token, unless the shards are there."""
-    return (
-        0
-        if (config.data_root / condition / "meta.json").is_file()
-        else int(2 * config.target_tokens * (1 + VALIDATION_SHARE))
-    )
+    """Two bytes a token, less what is there; nothing more where the shards are complete."""
+    directory = config.data_root / condition
+    if (directory / "meta.json").is_file():
+        return 0
+    return max(0, int(2 * config.target_tokens * (1 + VALIDATION_SHARE)) - bytes_in(directory))
 
 
 def output_bytes(config: PlanConfig, run: TrainConfig, parameters: int, condition: Condition) -> int:
-    """Checkpoints that stay and one being written, two model directories, and SFT's own two checkpoints."""
-    directory = config.output_root / f"pretrain_{condition}"
-    written = sum(path.stat().st_size for path in directory.glob("model_*.pt")) if directory.is_dir() else 0
+    """Checkpoints that stay and one being written, two models, SFT's own two checkpoints; less what is there."""
     kept = checkpoints_kept(run)
-    return max(0, parameters * (CHECKPOINT * (kept + 1 + 2) + WEIGHTS * 2) - written)
+    there = sum(bytes_in(config.output_root / f"{stage}_{condition}") for stage in ("pretrain", "hf", "sft_gsm8k"))
+    return max(0, parameters * (CHECKPOINT * (kept + 1 + 2) + WEIGHTS * 2) - there)
+
+
+def bytes_in(directory: Path) -> int:
+    """The size of all files below `directory`; 0 where there is none."""
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
 def checkpoints_kept(run: TrainConfig) -> int:

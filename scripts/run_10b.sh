@@ -120,6 +120,9 @@ prepare() {
         --target-tokens "${target:-$tokens}" --workers "$workers" --seed "$seed" --math-fraction "$math" "${flags[@]}"
 }
 
+searched=${conditions[0]}
+[[ ${#conditions[@]} == 2 ]] && searched=both
+contamination=$out/contamination_$searched.json
 train_and_evaluate() {
     local condition=$1 inject=""
     [[ $condition == mul_tokens ]] && inject=--inject-mul-tokens
@@ -130,18 +133,18 @@ train_and_evaluate() {
         ${hellaswag:+--hellaswag.data-path "$hellaswag"}
     stage "export $condition" "$hf/run.json" python pretrain/export_hf.py --condition "$condition" \
         --checkpoint "$pretrain" --output-dir "$hf"
-    stage "checkpoints $condition" "$curve/$condition/summary.json" "${parallel[@]}" scripts/eval_checkpoints.py \
+    stage "checkpoints $condition" "" "${parallel[@]}" scripts/eval_checkpoints.py \
         --runs "$pretrain" --output-dir "$curve" ${hellaswag:+--data-path "$hellaswag"} ${items:+--max-samples "$items"}
     stage "hellaswag $condition" "$eval_hf/run_hellaswag.json" "${parallel[@]}" eval/run_hellaswag.py \
-        --model-path "$hf" --output-dir "$eval_hf" --contamination "$out/contamination.json" \
+        --model-path "$hf" --output-dir "$eval_hf" --contamination "$contamination" \
         ${hellaswag:+--data-path "$hellaswag"} ${items:+--max-samples "$items"}
     stage "sft $condition" "$sft/sft_results.json" python sft/sft_gsm8k.py --config "$sft_config" --resume $inject \
         --condition "$condition" --seed "$seed" --model-path "$hf" --output-dir "$sft" ${gsm8k:+--data-path "$gsm8k"}
     stage "gsm8k $condition" "$eval_sft/run_gsm8k.json" python eval/run_gsm8k.py --model-path "$sft" \
-        --output-dir "$eval_sft" --contamination "$out/contamination.json" \
+        --output-dir "$eval_sft" --contamination "$contamination" \
         ${gsm8k:+--data-path "$gsm8k"} ${items:+--max-samples "$items"}
     stage "probes $condition" "$eval_sft/run_probes.json" python eval/run_arithmetic_probes.py --model-path "$sft" \
-        --output-dir "$eval_sft" --contamination "$out/contamination.json" ${items:+--max-samples "$items"}
+        --output-dir "$eval_sft" --contamination "$contamination" ${items:+--max-samples "$items"}
 }
 
 if [[ $skip_data == no ]]; then
@@ -150,10 +153,11 @@ if [[ $skip_data == no ]]; then
     done
     [[ $dry_run == yes ]] || check --skip-data >/dev/null # a source may have held less than was asked for
 fi
-# Both conditions read the same documents, so one report is right for the evaluations of both.
-stage contamination "$out/contamination.json" python data/check_contamination.py --sources "${conditions[@]/#/$data/}" \
+# One report for the evaluations of both conditions, so that their clean subsets are the same; its name says whose shards
+# were searched, and a call that skips a condition leaves another one.
+stage contamination "$contamination" python data/check_contamination.py --sources "${conditions[@]/#/$data/}" \
     --gsm8k "${gsm8k:-openai/gsm8k}" --hellaswag "${hellaswag:-Rowan/hellaswag}" --workers "$workers" \
-    --output "$out/contamination.json"
+    --output "$contamination"
 for condition in "${conditions[@]}"; do
     train_and_evaluate "$condition"
 done

@@ -3,8 +3,9 @@
 #
 #   bash scripts/run_10b.sh --dry-run              prints the two [data ...] commands: run them first, on a CPU node
 #   sbatch scripts/slurm_10b.sh                    everything after the data
-#   sbatch --nodes=4 scripts/slurm_10b.sh --seed 1 --output-root outputs/10b_seed1
+#   sbatch --nodes=1 --gpus-per-node=8 scripts/slurm_10b.sh --seed 1 --output-root outputs/10b_seed1
 #
+# gpt2_124m.yaml's batch is 8 micro-batches of 64 sequences; on more than 8 GPUs its batch_size must be smaller.
 # The checkout, with the .venv that scripts/setup.sh makes, and its data and outputs must be on a file system that all
 # nodes share. Before the time limit, or when the job is preempted, SIGTERM arrives: training saves and stops, and the
 # job is queued again and goes on from there. SFT, evaluation and comparison run on the first node.
@@ -12,7 +13,7 @@
 #SBATCH --job-name=domain-token-gpt2
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
-#SBATCH --gpus-per-node=8
+#SBATCH --gpus-per-node=4
 #SBATCH --cpus-per-task=32
 #SBATCH --time=12:00:00
 #SBATCH --requeue

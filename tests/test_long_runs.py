@@ -1,6 +1,5 @@
 """What a run of days needs: kills, SIGTERM, full disks, spikes, retention, evaluations that change nothing."""
 
-import errno
 import json
 import os
 import random
@@ -8,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ import torch
 import torch._dynamo  # which every optimizer imports: once here, so that the forks below do not
 
 from common.errors import UserError
-from common.files import read_json, read_jsonl, write_jsonl
+from common.files import locked_directory, read_json, read_jsonl, write_jsonl
 from pretrain.checkpoint import checkpoints, latest_checkpoint, load_checkpoint, prune_checkpoints
 from pretrain.settings import SpikeConfig
 from pretrain.spikes import SpikeGuard
@@ -82,6 +82,31 @@ def test_twenty_kills_at_random_moments_change_nothing(shards, tmp_path):
     assert not list(config.output_dir.glob("*.partial")), "half-written checkpoints of killed processes stay"
 
 
+def test_two_runs_in_one_directory_are_refused(shards, tmp_path):
+    config = tiny_config(shards, tmp_path / "run")
+    train(config, CPU)
+    with locked_directory(config.output_dir), pytest.raises(UserError, match="another process is writing"):
+        train(config, CPU)
+
+
+def test_sigterm_under_torchrun_saves_on_all_processes_at_one_step(shards, tmp_path):
+    arguments = ["--data-dir", shards, *TINY_TRAINING, "--training.max-steps=400", "--output-dir", tmp_path / "run"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [sys.executable, "-u", *launcher, "pretrain/train.py", *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if line.startswith("step      3/"):
+            process.terminate()
+            break
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0 and "stopped by SIGTERM after step" in output
+    state = load_checkpoint(latest_checkpoint(tmp_path / "run"))
+    assert 3 <= state["step"] < 400 and state["loader"]["cursor"] == state["step"] * 4
+
+
 def test_sigterm_saves_and_the_same_command_goes_on(shards, tmp_path):
     arguments = ["--data-dir", shards, *TINY_TRAINING, "--training.max-steps=40", "--output-dir"]
     command = [sys.executable, "-u", "pretrain/train.py", *map(str, [*arguments, tmp_path / "stopped"])]
@@ -103,6 +128,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(shards, tmp_path):
     assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(shards, tmp_path, monkeypatch, capsys):
     from common.errors import run_script
 
@@ -110,19 +136,13 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(shards, tmp_path,
     config.checkpoint.interval = 2
     save, saves = torch.save, []
 
-    class FullFile:
-        def __init__(self, file):
-            self.file = file
-
-        def write(self, data):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        def __getattr__(self, name):
-            return getattr(self.file, name)
-
     def save_until_full(state, file):
         saves.append(state)
-        save(state, file if len(saves) == 1 else FullFile(file))
+        if len(saves) == 1:
+            save(state, file)
+        else:
+            with open("/dev/full", "wb") as full:  # a device on which every write finds the disk full
+                save(state, full)
 
     monkeypatch.setattr(torch, "save", save_until_full)
     with pytest.raises(SystemExit) as stop:
@@ -218,6 +238,15 @@ def test_a_spike_is_far_above_its_window_and_needs_a_full_one():
     assert "gradient norm 7" in guard.inspect(3.0, 7.0)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_is_a_spike_and_stays_out_of_the_window(value):
+    guard = SpikeGuard(SpikeConfig(action="skip", window=2))
+    for loss in (1.0, 1.1):
+        guard.inspect(loss, 1.0)
+    assert guard.inspect(value, 1.0) == f"loss {value}"
+    assert guard.inspect(1.0, 1.0) is None and len(guard.windows["loss"]) == 2
+
+
 def poison(shards: Path, directory: Path) -> Path:
     """Shards of one id whose 40th row is random: the loss falls to nothing and then jumps."""
     import numpy as np
@@ -241,6 +270,9 @@ def test_the_guard_acts_on_a_poisoned_batch(action, shards, tmp_path):
     if action == "stop":
         with pytest.raises(UserError, match=r"step 11: loss .* stopped before the update.*model_000010.pt"):
             train(config, CPU)
+        config.spikes.action = "skip"  # and so past it
+        train(config, CPU)
+        assert "skipped: loss" in (config.output_dir / "log.txt").read_text()
         return
     train(config, CPU)
     moved = {}
@@ -271,14 +303,17 @@ def test_a_tracker_that_is_not_installed_is_one_line(shards, tmp_path, monkeypat
 
 
 def test_a_tracker_gets_the_rows_of_the_log(shards, tmp_path, monkeypatch):
-    rows = []
+    rows, runs = [], []
 
     class Run:
         def log(self, values, step):
             rows.append({"step": step} | values)
 
     class Wandb:
-        init = staticmethod(lambda **arguments: Run())
+        @staticmethod
+        def init(**arguments):
+            runs.append(arguments["id"])
+            return Run()
 
     monkeypatch.setitem(sys.modules, "wandb", Wandb)
     config = tiny_config(shards, tmp_path / "run", max_steps=2)
@@ -286,3 +321,33 @@ def test_a_tracker_gets_the_rows_of_the_log(shards, tmp_path, monkeypatch):
     train(config, CPU)
     known = [{k: v for k, v in row.items() if v is not None} for row in read_jsonl(config.output_dir / "log.jsonl")]
     assert rows == known and [row["step"] for row in rows] == [1, 2, 2]
+    train(config, CPU)
+    assert len(runs) == 2 and runs[0] == runs[1], "a resumed run goes on in the same curves"
+
+
+def test_tensorboard_gets_the_rows_of_the_log(shards, tmp_path, monkeypatch):
+    rows, purged = [], []
+
+    class SummaryWriter:
+        def __init__(self, directory, purge_step):
+            purged.append(purge_step)
+
+        def add_text(self, name, text): ...
+
+        def add_scalar(self, name, value, step):
+            rows.append((name, value, step))
+
+        def flush(self): ...
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    config = tiny_config(shards, tmp_path / "run", max_steps=2)
+    config.logging.tracker = "tensorboard"
+    train(config, CPU)
+    logged = read_jsonl(config.output_dir / "log.jsonl")
+    assert [("loss", row["loss"], row["step"]) for row in logged if "loss" in row] == [
+        r for r in rows if r[0] == "loss"
+    ]
+    train(config, CPU)
+    assert purged == [None, 3]

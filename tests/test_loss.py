@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from pretrain import loss as loss_module
 from pretrain.loss import chunked_cross_entropy
+from pretrain.model import GPT, GPTConfig
 
 
 def problem(N: int, C: int, V: int, scale: float = 1.0):
@@ -87,6 +88,22 @@ def test_the_way_of_a_gpu_equals_autograd_and_never_waits_for_the_host(N, compil
     oracle = gradients(plain, *problem(N, 8, 101))
     for a, b in zip(ours, oracle, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_compiled_model_under_autocast_takes_the_way_of_a_gpu_in_one_graph(monkeypatch):
+    """What a GPU runs: the whole model, the public entry, bfloat16 products."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=8, vocab_size=101))
+    idx, targets = torch.randint(0, 101, (2, 2, 8))
+    with torch.autocast("cpu", torch.bfloat16):
+        oracle = model.loss(idx, targets)
+    expected = torch.autograd.grad(oracle, model.parameters())
+    monkeypatch.setattr(loss_module, "_on_cpu", loss_module._on_accelerator)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = torch.compile(model, backend="aot_eager")(idx, targets)
+    torch.testing.assert_close(loss, oracle, rtol=2e-3, atol=0)
+    for ours, theirs in zip(torch.autograd.grad(loss, model.parameters()), expected, strict=True):
+        assert (ours - theirs).norm() < 0.03 * theirs.norm() + 1e-6
 
 
 def test_without_gradients_only_the_loss_is_computed():

@@ -1,12 +1,14 @@
 """run_10b.sh: its plan and checks, what a dry run prints, and what SIGTERM does to a stage and to a SLURM job."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,6 +73,28 @@ def test_without_a_gpu_it_says_how_long_this_cpu_takes(monkeypatch, tmp_path):
 def test_a_gpu_of_unknown_peak_needs_the_speed(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="--tokens-per-second"):
         plan(monkeypatch, tmp_path, "--gpus=1", "--gpu=RTX 9999")
+
+
+def test_gpus_without_their_name_are_those_of_this_machine(monkeypatch, tmp_path, capsys):
+    """As scripts/slurm_10b.sh asks: all nodes' GPUs, of the kind that is here."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda *_: "NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**15))
+    plan(monkeypatch, tmp_path, "--gpus=4", config="gpt2_124m")
+    assert "40% of 989 TFLOP/s" in capsys.readouterr().out
+
+
+def test_what_an_interrupted_data_stage_has_written_is_not_asked_for_again(monkeypatch, tmp_path, capsys):
+    def needed():
+        plan(monkeypatch, tmp_path, "--target-tokens=1000000000", "--conditions", "baseline")
+        return float(re.search(r"disk: ([\d.]+) GB needed", capsys.readouterr().out)[1])
+
+    before = needed()
+    path = tmp_path / "data/baseline/train_00000.npy"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    os.truncate(path, 1_000_000_000)
+    assert needed() == pytest.approx(before - 1.0, abs=0.11)
 
 
 def test_a_batch_that_the_gpus_cannot_share_is_found_before_the_data_is_made(monkeypatch, tmp_path):

@@ -3,8 +3,8 @@
 Twenty kills in a row: KILLS=20 pytest tests/test_shard_run.py -k killed
 """
 
+import errno
 import multiprocessing
-import os
 import random
 import shutil
 from pathlib import Path
@@ -21,7 +21,7 @@ from data.prepare_fineweb import prepare
 from data.shards import open_stream, write_shard
 from tests.prepare_runs import config_of, contents, write_corpus
 
-KILLS = int(os.environ.get("KILLS", "4"))
+KILLS = 20
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,7 +47,7 @@ def finished(corpus, tmp_path_factory) -> Path:
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(corpus, finished, tmp_path):
     """kill -9, again and again in one folder; a fresh one whenever a run got to its end."""
     rng, fork = random.Random(0), multiprocessing.get_context("fork")
-    out_dir, kills, on_the_way, rounds = tmp_path / "out", 0, 0, 0
+    out_dir, kills, on_the_way = tmp_path / "out", 0, 0
     while kills < KILLS or not (out_dir / "meta.json").exists():
         process = fork.Process(target=prepare, args=(config_of(corpus, out_dir),))
         process.start()
@@ -63,12 +63,11 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(corpus, finished, 
             prepare(config_of(corpus, out_dir))  # it may have been killed while it tidied up
             assert contents(out_dir) == contents(finished)
             shutil.rmtree(out_dir)
-            rounds += 1
     assert contents(out_dir) == contents(finished)
-    print(f"{kills} kills, {on_the_way} of them behind a whole shard, in {rounds + 1} runs")
+    assert on_the_way >= KILLS // 4, f"only {on_the_way} of {kills} kills came behind a whole shard"
 
 
-@pytest.mark.parametrize("when", [1, 2, 3, 11, 16, 24])
+@pytest.mark.parametrize("when", [1, 2, 3, 11, 16, 21])
 def test_stopped_at_any_write_it_ends_with_the_same_bytes(corpus, finished, tmp_path, monkeypatch, when):
     """Each file, a shard as well as the state, may be the last one to be written."""
     out_dir, written = tmp_path / "out", []
@@ -89,11 +88,10 @@ def test_stopped_at_any_write_it_ends_with_the_same_bytes(corpus, finished, tmp_
         patch.setattr(shards, "write_shard", counted(shards.write_shard))
         patch.setattr(shard_run, "write_shard", counted(shard_run.write_shard))
         patch.setattr(shard_run, "write_json", counted(shard_run.write_json))
-        try:
+        with pytest.raises(Killed):
             prepare(config_of(corpus, out_dir))
-        except Killed:
-            with pytest.raises(UserError, match=r"is unfinished; run data/prepare_fineweb\.py with the same arguments"):
-                open_stream(out_dir, "train")
+        with pytest.raises(UserError, match=r"is unfinished; run data/prepare_fineweb\.py with the same arguments"):
+            open_stream(out_dir, "train")
     prepare(config_of(corpus, out_dir))
     assert contents(out_dir) == contents(finished)
 
@@ -247,3 +245,21 @@ def test_a_damaged_file_loses_nothing(corpus, finished, tmp_path):
     prepare(config)
     prepare(config_of(copy, tmp_path / "expected", target_tokens=60_000))
     assert contents(tmp_path / "out") == contents(tmp_path / "expected")
+
+
+def test_a_source_that_fails_while_it_is_read_is_not_swallowed(corpus, tmp_path, monkeypatch):
+    def fail(condition, mode, batch):
+        raise PermissionError("a file of the source")
+
+    monkeypatch.setattr("data.prepare_fineweb.encode_batch", fail)
+    with pytest.raises(PermissionError):
+        prepare(config_of(corpus, tmp_path / "out"))
+
+
+def test_a_file_system_without_locks_will_do(corpus, finished, tmp_path, monkeypatch):
+    def no_locks(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    prepare(config_of(corpus, tmp_path / "out"))
+    assert contents(tmp_path / "out") == contents(finished)

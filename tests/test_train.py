@@ -34,7 +34,7 @@ def tiny_config(data_dir: Path, output_dir: Path, **training) -> TrainConfig:
 
 def losses(output_dir: Path) -> list[dict]:
     """The log without what depends on the clock and the machine."""
-    rows, clocked = read_jsonl(output_dir / "log.jsonl"), ("tokens_per_second", "peak_memory_bytes")
+    rows, clocked = read_jsonl(output_dir / "log.jsonl"), ("tokens_per_second", "peak_memory_bytes", "seconds")
     return [{k: v for k, v in row.items() if k not in clocked} for row in rows]
 
 
