@@ -14,6 +14,11 @@ def chat_prompt(question: str) -> str:
     return f"User: {question.strip()}\nAssistant:"
 
 
+def system_turn(text: str) -> str:
+    """What stands before the first user turn of a conversation that has instructions of its own."""
+    return f"System: {text.strip()}\n"
+
+
 def chat_completion(answer: str) -> str:
     """The assistant's turn, with the end-of-text that ends it."""
     return f" {answer.strip()}{END_OF_TEXT}"

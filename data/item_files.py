@@ -1,13 +1,16 @@
 """Items of a benchmark, one row each, from the hub or from files in its place."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.errors import UserError
 from common.files import read_jsonl
+
+if TYPE_CHECKING:
+    import datasets
 
 HUB_TIMEOUT_SECONDS = 5
 SUFFIXES = (".jsonl", ".parquet")
@@ -25,7 +28,7 @@ def load_rows(source: Path | str, split: str, hub_config: str | None = None) -> 
         source = split_file(path, split)
         rows = _read_parquet(source) if source.suffix == ".parquet" else read_jsonl(source)
     else:
-        rows = _load_from_hub(source, split, hub_config)
+        rows = load_from_hub(source, split, hub_config).to_list()
     if not rows:
         raise UserError(f"{source} holds no items; expected one on every line")
     return source, rows
@@ -48,7 +51,8 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path} cannot be read as parquet: {' '.join(str(error).split())}") from None
 
 
-def _load_from_hub(hub_id: str, split: str, config: str | None) -> list[dict[str, Any]]:
+def load_from_hub(hub_id: str, split: str, config: str | None = None) -> "datasets.Dataset":
+    """A split of a hub data set, which stays on disk. Raises UserError, within seconds, when it cannot be had."""
     import datasets
     from huggingface_hub import HfApi
 
@@ -58,7 +62,7 @@ def _load_from_hub(hub_id: str, split: str, config: str | None) -> list[dict[str
     except Exception:  # no network, a proxy's page, offline mode: the cache may still hold the data
         datasets.config.HF_HUB_OFFLINE = True
     try:
-        return datasets.load_dataset(hub_id, config, split=split).to_list()
+        return datasets.load_dataset(hub_id, config, split=split)
     except Exception as error:
         raise UserError(
             f"{hub_id} is neither a local file or folder nor readable from the hub ({type(error).__name__}); "

@@ -24,7 +24,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -37,8 +37,8 @@ from common.files import atomic_path, write_json, write_jsonl, write_text
 from data.documents import document_files, read_documents
 from data.formats import END_OF_TEXT, chat_document, split_gsm8k_answer
 from data.gsm8k import load_gsm8k
+from data.held_out import HeldOutQuestions
 from data.item_files import split_file
-from data.ngrams import words_of
 from data.world.arithmetic import arithmetic_documents, drills
 from data.world.facts import fact_documents, fact_records
 from data.world.passages import passage_documents, passage_records
@@ -72,26 +72,6 @@ class Document(NamedTuple):
 
     kind: str
     text: str
-
-
-class HeldOutQuestions:
-    """The questions that no training document may contain, compared by their words and numbers alone."""
-
-    def __init__(self, questions: Iterable[str]) -> None:
-        self._questions = {words for question in questions if (words := tuple(words_of(question)))}
-        self._lengths = sorted({len(words) for words in self._questions})
-        self._start = min(self._lengths, default=0)
-        self._starts = {words[: self._start] for words in self._questions}
-
-    def occur_in(self, text: str) -> bool:
-        """Whether one of the questions stands anywhere in `text`."""
-        words = tuple(words_of(text))
-        for i in range(len(words) - self._start + 1):
-            if words[i : i + self._start] in self._starts and any(
-                words[i : i + length] in self._questions for length in self._lengths
-            ):
-                return True
-        return False
 
 
 def generated_documents(config: PrepareTextConfig, test_keys: set, passages: list[dict]) -> list[Document]:

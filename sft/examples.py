@@ -1,66 +1,164 @@
-"""Which examples an SFT run trains on, and from prompts and completions to ids and labels."""
+"""An SFT example is a row of text segments, trained or not; from there to ids and labels.
 
-from dataclasses import dataclass
+Every trained segment is a turn of the assistant and ends with end-of-text, so that a model learns to stop after each.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from common.errors import UserError
-from data.formats import END_OF_TEXT
+from data.chat_rows import CheckedRows, question_and_answer, read_rows
+from data.formats import (
+    END_OF_TEXT,
+    chat_completion,
+    chat_prompt,
+    reasoning_completion,
+    reasoning_prompt,
+    system_turn,
+)
 from data.gsm8k import load_gsm8k
 from data.item_files import split_file
 from sft.packing import IGNORED
-from tokenizer.mul_facts import MulFactTokens
+from tokenizer.mul_facts import FIRST_MUL_ID, REASONING_TAGS, VOCAB_SIZE
+
+CUT = "cut_by_max_length"  # the reason for which a whole row is dropped here; data/chat_rows.py has those for bad rows
+BATCH = 1000  # examples in the hands of the tokenizer at once
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of an example's text. A trained one ends with END_OF_TEXT, which is encoded as its id."""
+
+    text: str
+    trained: bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """Segments in order; their ids, encoded apart, are joined."""
+
+    segments: tuple[Segment, ...]
+
+    @property
+    def text(self) -> str:
+        """The whole example as it is trained."""
+        return "".join(segment.text for segment in self.segments)
+
+    def with_trained(self, rewrite: Callable[[str], str]) -> "Example":
+        """The example with `rewrite` applied to its trained segments; the same object when that changes nothing."""
+        segments = tuple(replace(s, text=rewrite(s.text)) if s.trained else s for s in self.segments)
+        return self if segments == self.segments else Example(segments)
+
+
+def chat_example(question: str, answer: str) -> Example:
+    """One question and its answer as chat; the answer is trained."""
+    return Example((Segment(chat_prompt(question), False), Segment(chat_completion(answer), True)))
+
+
+def reasoning_example(question: str, reasoning: str, answer: str) -> Example:
+    """Question, thoughts and answer between their tags; thoughts and answer are trained."""
+    completion = reasoning_completion(reasoning, answer)
+    return Example((Segment(reasoning_prompt(question), False), Segment(completion, True)))
+
+
+def messages_example(messages: list[dict[str, str]]) -> Example:
+    """A conversation {"role", "content"}: perhaps a system turn, then user and assistant in turns. All assistant turns
+    are trained, each with an end-of-text of its own; what follows one begins as the first user turn does."""
+    segments, cue = [], ""
+    for message in messages:
+        if message["role"] == "system":
+            cue = system_turn(message["content"])
+        elif message["role"] == "user":
+            cue += chat_prompt(message["content"])
+        else:
+            segments += (Segment(cue, False), Segment(chat_completion(message["content"]), True))
+            cue = ""
+    return Example(tuple(segments))
+
+
+def examples_sha256(examples: list[Example]) -> str:
+    """Hex sha256 of the segments' texts in order. Taken before injection it is equal in both conditions."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(("\x1f".join(s.text for s in example.segments) + "\x1e").encode(errors="replace"))
+    return digest.hexdigest()
 
 
 @dataclass
 class TokenizedExamples:
     """Examples ready for the collator, and what a reader of the results wants to know about them."""
 
-    rows: list[dict[str, list[int]]]  # {"input_ids", "labels"}, of equal length
+    rows: list[dict[str, np.ndarray]]  # {"input_ids", "labels"}, int32 arrays of equal length
     tokens: int = 0
     labelled_tokens: int = 0
-    mul_tokens_in_labels: int = 0
-    truncated: int = 0  # examples cut at max_length; these have lost their end-of-text
+    mul_tokens: int = 0  # in the ids, labelled or not
+    reasoning_tags: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)  # examples by reason
 
 
 def tokenize_examples(
-    tokenizer: PreTrainedTokenizerFast, pairs: list[tuple[str, str]], max_length: int
+    tokenizer: PreTrainedTokenizerFast,
+    examples: list[Example],
+    max_length: int,
+    rewrite: Callable[[str], str] | None = None,
 ) -> TokenizedExamples:
-    """Ids and labels of (prompt, completion) pairs; labelled are the completion's ids, end-of-text included.
+    """Ids and labels of `examples`; labelled are the trained segments' ids. `rewrite` is injection, of those alone.
 
-    Prompt and completion are encoded apart, as they meet in generation, and the mask follows from their lengths.
-    One that compared ids with the padding id would hide the end-of-text too, which is the same id, and the model
-    would never learn to stop. An end-of-text inside the texts is encoded as the characters it is.
-    Raises UserError for a prompt that leaves no room for its completion.
+    Segments are encoded apart, as they meet in generation, and the mask follows from their lengths. One that compared
+    ids with the padding id would hide the end-of-text too, which is the same id, and the model would never learn to
+    stop. An end-of-text inside a text is encoded as the characters it is.
+
+    An example of more than `max_length` tokens has lost its end and is dropped. What counts are the tokens before the
+    rewrite, so that both conditions drop the same; injection never adds tokens.
     """
     result = TokenizedExamples([])
-    if not pairs:
-        return result  # transformers cannot encode an empty batch
-    mul_facts = MulFactTokens()
-    prompts = [prompt for prompt, _ in pairs]
-    answers = [completion.removesuffix(END_OF_TEXT) for _, completion in pairs]
-    prompt_ids, answer_ids = (tokenizer(texts, split_special_tokens=True).input_ids for texts in (prompts, answers))
-    for text, prompt, answer in zip(prompts, prompt_ids, answer_ids, strict=True):
-        if len(prompt) >= max_length:
-            raise UserError(
-                f"a prompt of {len(prompt)} tokens leaves no room for an answer in training.max_length {max_length}; "
-                f"raise it or remove the example that begins {text[:40]!r}"
-            )
-        ids = [*prompt, *answer, tokenizer.eos_token_id]
-        labels = ([IGNORED] * len(prompt) + ids[len(prompt) :])[:max_length]
-        result.rows.append({"input_ids": ids[:max_length], "labels": labels})
-        result.tokens += len(labels)
-        result.labelled_tokens += len(labels) - len(prompt)
-        result.mul_tokens_in_labels += sum(mul_facts.is_mul_id(i) for i in labels)
-        result.truncated += len(ids) > max_length
+    for start in tqdm(range(0, len(examples), BATCH), desc="tokenizing", unit=" x 1000", leave=False, disable=None):
+        batch = examples[start : start + BATCH]
+        encoded = _encode(tokenizer, batch)
+        kept = [i for i, pieces in enumerate(encoded) if sum(map(len, pieces)) <= max_length]
+        if len(kept) < len(batch):
+            result.dropped[CUT] = result.dropped.get(CUT, 0) + len(batch) - len(kept)
+        if rewrite is not None:
+            rewritten = {i: new for i in kept if (new := batch[i].with_trained(rewrite)) is not batch[i]}
+            for i, pieces in zip(rewritten, _encode(tokenizer, list(rewritten.values())), strict=True):
+                encoded[i] = pieces
+        for i in kept:
+            _add_row(result, batch[i], encoded[i])
     return result
 
 
+def _encode(tokenizer: PreTrainedTokenizerFast, examples: list[Example]) -> list[list[list[int]]]:
+    """The ids of every segment of every example, the closing end-of-text of the trained ones as its id."""
+    segments = [segment for example in examples for segment in example.segments]
+    if not segments:
+        return []  # transformers cannot encode an empty batch
+    texts = [s.text.removesuffix(END_OF_TEXT) if s.trained else s.text for s in segments]
+    ids = tokenizer(texts, split_special_tokens=True).input_ids
+    closed = iter(
+        [*piece, tokenizer.eos_token_id] if s.trained else piece for s, piece in zip(segments, ids, strict=True)
+    )
+    return [[next(closed) for _ in example.segments] for example in examples]
+
+
+def _add_row(result: TokenizedExamples, example: Example, pieces: list[list[int]]) -> None:
+    ids = np.concatenate([np.asarray(piece, dtype=np.int32) for piece in pieces])
+    trained = np.repeat([segment.trained for segment in example.segments], [len(piece) for piece in pieces])
+    result.rows.append({"input_ids": ids, "labels": np.where(trained, ids, np.int32(IGNORED))})
+    result.tokens += len(ids)
+    result.labelled_tokens += int(trained.sum())
+    result.mul_tokens += int(((ids >= FIRST_MUL_ID) & (ids < VOCAB_SIZE)).sum())
+    result.reasoning_tags += int(np.isin(ids, list(REASONING_TAGS.values())).sum())
+
+
 def split_examples(
-    examples: list[dict], max_examples: int | None, eval_fraction: float, seed: int
-) -> tuple[list[dict], list[dict]]:
+    examples: list[Example], max_examples: int | None, eval_fraction: float, seed: int
+) -> tuple[list[Example], list[Example]]:
     """A seeded draw of `max_examples` (None: all), split into (train, eval), each in the order of the file.
 
     It looks at nothing but their number, so both conditions get the same examples.
@@ -74,12 +172,12 @@ def split_examples(
     return tuple([examples[i] for i in part] for part in parts)
 
 
-def load_gsm8k_train(data_path: Path | None, hub_id: str) -> list[dict[str, str]]:
-    """Examples {"question", "answer"} from a file, a folder with train.jsonl, or (None) from the hub.
+def load_gsm8k_train(data_path: Path | None, hub_id: str, allow_bad_rows: bool = False) -> CheckedRows:
+    """Items {"question", "answer"} from a file, a folder with train.jsonl, or (None) from the hub, bad ones apart.
 
-    Raises UserError when they cannot be had, have another shape, or hold a question of the test set beside them.
+    Raises UserError when they cannot be had, too many are bad, or one holds a question of the test set beside them.
     """
-    train = load_gsm8k(data_path or hub_id, "train")
+    train = read_rows(data_path or hub_id, question_and_answer, hub_config="main", allow_bad_rows=allow_bad_rows)
     test: list[dict[str, str]] = []
     if data_path is None:
         test = load_gsm8k(hub_id, "test")
@@ -87,7 +185,7 @@ def load_gsm8k_train(data_path: Path | None, hub_id: str) -> list[dict[str, str]
         test_file = split_file(data_path if data_path.is_dir() else data_path.parent, "test")
         if test_file.exists():
             test = load_gsm8k(test_file, "test")
-    shared = {item["question"].strip() for item in train} & {item["question"].strip() for item in test}
+    shared = {item["question"].strip() for item in train.rows} & {item["question"].strip() for item in test}
     if shared:
         raise UserError(
             f"{data_path or hub_id} would train on {len(shared)} questions of the test set beside it, such as "

@@ -2,7 +2,7 @@
 
 A batch is a number of documents, not of tokens: injection shortens texts, and packing a whole data set into fixed
 rows (TRL's `packing=True`) would give the two conditions other steps, and other documents in each. Packing inside
-the batch keeps both equal and still computes little but real tokens: 95% on GSM8K in batches of 32.
+the batch keeps both equal and still computes little but real tokens: 96% on GSM8K in batches of 32.
 """
 
 from dataclasses import dataclass
@@ -45,18 +45,24 @@ class PackedRows:
 
 
 def balanced_rows(lengths: list[int], row_length: int) -> list[list[int]]:
-    """Indices of `lengths` in few rows of at most `row_length`, nearly equal in sum.
+    """Indices of `lengths` in rows of at most `row_length`, as many rows as leave least padding.
 
-    Longest first, each into the emptiest row (the LPT rule of scheduling, Graham 1969). Rows are padded only to the
-    longest of them, so equal rows waste less than full ones and a remainder. No length may exceed `row_length`.
+    For each number of rows: longest first, each into the emptiest row (the LPT rule of scheduling, Graham 1969). Rows
+    are padded only to the longest of them, so equal rows waste less than full ones and a remainder. No length may
+    exceed `row_length`.
     """
+    if max(lengths) > row_length:
+        raise ValueError(f"a document is longer than a row of {row_length} tokens")
     longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    best, least = [], float("inf")
     for number_of_rows in range(-(-sum(lengths) // row_length), len(lengths) + 1):
+        if number_of_rows * max(lengths) >= least:
+            break  # so many rows compute at least that many tokens
         rows, sums = [[] for _ in range(number_of_rows)], [0] * number_of_rows
         for i in longest_first:
             b = sums.index(min(sums))
             rows[b].append(i)
             sums[b] += lengths[i]
-        if max(sums) <= row_length:
-            return rows
-    raise ValueError(f"a document is longer than a row of {row_length} tokens")
+        if max(sums) <= row_length and number_of_rows * max(sums) < least:
+            best, least = rows, number_of_rows * max(sums)
+    return best

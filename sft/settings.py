@@ -9,10 +9,11 @@ from common.errors import UserError
 @dataclass
 class TrainingSettings:
     epochs: int = 3  # passes over the training examples
+    max_steps: int | None = None  # optimizer steps, in place of epochs
     max_examples: int | None = None  # examples to use, drawn by seed; none: all
     batch_size: int = 32  # examples per optimizer step, over all devices
     micro_batch_size: int = 32  # examples per forward pass and device; divides batch_size
-    max_length: int = 512  # tokens per example, longer ones are cut; also the longest packed row
+    max_length: int = 512  # tokens per example, longer ones are dropped; also the longest packed row
     learning_rate: float = 5e-5  # peak, falls to 0 as a cosine
     warmup_ratio: float = 0.03  # share of the steps in which the learning rate rises
     weight_decay: float = 0.0  # AdamW's, on matrices
@@ -24,6 +25,7 @@ class TrainingSettings:
 class EvalSettings:
     fraction: float = 0.05  # of the examples, held out by seed, the same in both conditions; 0: no eval loss
     interval: int = 100  # steps between eval losses; one more at the end
+    keep_best: bool = False  # write the weights of the lowest eval loss, not the last; needs checkpoint.interval equal
 
 
 @dataclass
@@ -52,6 +54,7 @@ def check_settings(settings: SFTSettings) -> None:
     t, log, checkpoint = settings.training, settings.logging, settings.checkpoint
     counts = {
         "training.epochs": t.epochs,
+        "training.max_steps": 1 if t.max_steps is None else t.max_steps,
         "training.max_examples": 1 if t.max_examples is None else t.max_examples,
         "training.batch_size": t.batch_size,
         "training.micro_batch_size": t.micro_batch_size,
@@ -75,4 +78,9 @@ def check_settings(settings: SFTSettings) -> None:
         # The trainer forgets the losses since its last row when it resumes.
         raise UserError(
             f"checkpoint.interval {checkpoint.interval} must be a multiple of logging.interval {log.interval}"
+        )
+    if settings.eval.keep_best and (checkpoint.interval != settings.eval.interval or not settings.eval.fraction):
+        raise UserError(
+            f"eval.keep_best needs an eval.fraction above 0 and a checkpoint at every eval: eval.interval "
+            f"{settings.eval.interval} and checkpoint.interval {checkpoint.interval} must be equal"
         )

@@ -162,6 +162,7 @@ def build_trainer(
         use_cpu=device.type == "cpu",
         seed=seed,
         num_train_epochs=t.epochs,
+        max_steps=t.max_steps or -1,
         per_device_train_batch_size=t.micro_batch_size,
         per_device_eval_batch_size=t.micro_batch_size,
         learning_rate=t.learning_rate,
@@ -172,7 +173,7 @@ def build_trainer(
         optim="adamw_torch_fused",
         bf16=pick_dtype(t.dtype, device) == torch.bfloat16,
         gradient_checkpointing=False,
-        max_length=None,  # the examples are cut already
+        max_length=None,  # no example is longer
         completion_only_loss=False,  # and have labels
         remove_unused_columns=False,
         eval_strategy="steps" if held_out.rows else "no",
@@ -181,7 +182,10 @@ def build_trainer(
         logging_nan_inf_filter=False,  # a NaN must show
         include_num_input_tokens_seen="all",  # padding too: for the packing efficiency
         save_steps=settings.checkpoint.interval,
-        save_total_limit=1,
+        save_total_limit=1,  # and the best, where that is another one
+        load_best_model_at_end=settings.eval.keep_best and bool(held_out.rows),
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
         ddp_find_unused_parameters=False,
         log_level_replica="error",
         disable_tqdm=True,
@@ -214,21 +218,29 @@ def train_model(
 ) -> dict[str, Any]:
     """Train to the end, from the last of `checkpoints` if there are any. Returns the content of sft_results.json."""
     trainer.train_started = time.time()
+    steps_before = int(checkpoints[-1].name.removeprefix("checkpoint-")) if checkpoints else 0
     trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
-    epochs, rows = round(trainer.args.num_train_epochs), trainer.log_rows()
+    rows, steps = trainer.log_rows(), trainer.state.global_step
+    eval_losses = {row["step"]: row["eval_loss"] for row in rows if "eval_loss" in row}
+    kept = trainer.state.best_global_step if trainer.args.load_best_model_at_end else steps
+    seconds = time.time() - trainer.train_started
+    epochs = trainer.state.epoch  # may end inside one, with max_steps: then what follows is right up to a batch
+    tokens = round(train.tokens * epochs)
     return {
         "train_loss": mean_over_steps([row for row in rows if "loss" in row]),
-        "eval_loss": next((row["eval_loss"] for row in reversed(rows) if "eval_loss" in row), None),
+        "eval_loss": eval_losses.get(kept),
+        "kept_step": kept,
         "examples": len(train.rows),
         "eval_examples": len(held_out.rows),
-        "epochs": epochs,
-        "steps": trainer.state.global_step,
-        "tokens": train.tokens * epochs,
-        "labelled_tokens": train.labelled_tokens * epochs,
-        "mul_tokens_in_labels": train.mul_tokens_in_labels * epochs,
-        "truncated": train.truncated,
-        "packing_efficiency": round(train.tokens * epochs / trainer.state.num_input_tokens_seen, 4),
-        "seconds": round(time.time() - trainer.train_started, 2),  # of this call, when resumed
+        "epochs": round(epochs, 4),
+        "steps": steps,
+        "tokens": tokens,
+        "labelled_tokens": round(train.labelled_tokens * epochs),
+        "mul_tokens_seen": round(train.mul_tokens * epochs),
+        "reasoning_tags_seen": round(train.reasoning_tags * epochs),
+        "packing_efficiency": round(tokens / trainer.state.num_input_tokens_seen, 4),
+        "seconds": round(seconds, 2),  # of this call, when resumed; evaluation included
+        "tokens_per_second": round(tokens * (steps - steps_before) / steps / seconds, 1),
     }
 
 

@@ -7,20 +7,22 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GPT2Config, GPT2LMHeadModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from trl import SFTTrainer
 
 from common.errors import UserError, run_script
-from common.files import read_json, read_jsonl, write_json, write_jsonl
+from common.files import read_json, read_jsonl, write_jsonl
 from data.formats import chat_completion, chat_prompt
 from sft import sft_gsm8k
 from sft.directories import complete_checkpoints
-from sft.examples import TokenizedExamples, tokenize_examples
+from sft.examples import TokenizedExamples, chat_example, tokenize_examples
 from sft.packing import IGNORED, PackedRows
 from sft.settings import SFTSettings
 from sft.training import LabelledRowsTrainer, build_trainer, load_parent, mean_over_steps, quiet_libraries
-from tokenizer.hf_gpt2_with_mul import build_hf_tokenizer
-from tokenizer.mul_facts import EOT_ID, VOCAB_SIZE, MulFactTokens, suppressed_ids
+from tests import helpers
+from tests.sft_parents import TOY, write_parent
+from tokenizer.mul_facts import EOT_ID, MulFactTokens, suppressed_ids
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = [
@@ -34,12 +36,7 @@ EXAMPLES = [
     for b in (3, 7)
 ]
 PAIRS = [(chat_prompt(e["question"]), chat_completion(e["answer"])) for e in EXAMPLES]
-TOY = """
-training: {epochs: 2, batch_size: 4, micro_batch_size: 4, max_length: 96, learning_rate: 1.0e-2, dtype: float32}
-eval: {fraction: 0.25, interval: 3}
-logging: {interval: 1}
-checkpoint: {interval: 2}
-"""
+CHATS = [chat_example(**e) for e in EXAMPLES]
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +45,7 @@ def toy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy")
     quiet_libraries()
     for condition in ("baseline", "mul_tokens"):
-        torch.manual_seed(0)
-        shape = dict(vocab_size=VOCAB_SIZE, n_positions=96, n_embd=8, n_layer=2, n_head=2)
-        dropout = dict(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
-        model = GPT2LMHeadModel(GPT2Config(**shape, **dropout, bos_token_id=EOT_ID, eos_token_id=EOT_ID))
-        model.generation_config = GenerationConfig(
-            bos_token_id=EOT_ID, eos_token_id=EOT_ID, pad_token_id=EOT_ID, suppress_tokens=suppressed_ids(condition)
-        )
-        model.save_pretrained(folder / condition)
-        build_hf_tokenizer(condition).save_pretrained(folder / condition)
-        write_json(folder / condition / "run.json", {"condition": condition})
+        write_parent(folder / condition, condition)
     write_jsonl(folder / "train.jsonl", EXAMPLES)
     (folder / "toy.yaml").write_text(TOY)
     return folder
@@ -77,7 +65,7 @@ def trainer(toy, tokenizer, tmp_path_factory):
         torch.nn.init.normal_(parameter, std=0.5)
     values = SFTSettings()
     values.training.max_length = 96
-    train = tokenize_examples(tokenizer, PAIRS, max_length=96)
+    train = tokenize_examples(tokenizer, CHATS, max_length=96)
     return build_trainer(
         model,
         tokenizer,
@@ -104,17 +92,7 @@ def run(monkeypatch, arguments):
     sft_gsm8k.main()
 
 
-# ---- labels
-
-
-def test_the_answer_and_one_end_of_text_are_trained_and_nothing_else(tokenizer):
-    rows = tokenize_examples(tokenizer, PAIRS, max_length=96).rows
-    for row, (prompt, completion) in zip(rows, PAIRS, strict=True):
-        trained = [label for label in row["labels"] if label != IGNORED]
-        assert tokenizer.decode(trained) == completion
-        assert trained.count(EOT_ID) == 1
-        untrained = [i for i, label in zip(row["input_ids"], row["labels"], strict=True) if label == IGNORED]
-        assert tokenizer.decode(untrained) == prompt
+# ---- labels (tests/test_sft_examples.py has what is trained in each format)
 
 
 def test_labels_equal_those_of_trl(trainer, tokenizer, monkeypatch):
@@ -122,23 +100,9 @@ def test_labels_equal_those_of_trl(trainer, tokenizer, monkeypatch):
     monkeypatch.setattr(trainer, "completion_only_loss", True)
     pairs = Dataset.from_list([{"prompt": prompt, "completion": completion} for prompt, completion in PAIRS])
     theirs = trainer._prepare_dataset(pairs, tokenizer, trainer.args, False, None, "train")
-    ours = tokenize_examples(tokenizer, PAIRS, max_length=96).rows
-    assert theirs["labels"][:] == [row["labels"] for row in ours]
-    assert theirs["input_ids"][:] == [row["input_ids"] for row in ours]
-
-
-def test_end_of_text_inside_an_answer_is_text(tokenizer):
-    pair = (chat_prompt("What ends a text?"), chat_completion("It is <|endoftext|>."))
-    (row,) = tokenize_examples(tokenizer, [pair], max_length=96).rows
-    assert row["labels"].count(EOT_ID) == 1
-    assert tokenizer.decode(row["input_ids"]) == "".join(pair)
-
-
-def test_a_long_example_is_cut_and_counted(tokenizer):
-    whole, cut = (tokenize_examples(tokenizer, PAIRS, max_length) for max_length in (96, 50))
-    assert cut.truncated == sum(len(row["labels"]) > 50 for row in whole.rows) > 0
-    assert [row["labels"] for row in cut.rows] == [row["labels"][:50] for row in whole.rows]
-    assert cut.labelled_tokens == sum(label != IGNORED for row in cut.rows for label in row["labels"])
+    ours = tokenize_examples(tokenizer, CHATS, max_length=96).rows
+    assert theirs["labels"][:] == [row["labels"].tolist() for row in ours]
+    assert theirs["input_ids"][:] == [row["input_ids"].tolist() for row in ours]
 
 
 # ---- packing
@@ -240,6 +204,9 @@ def test_a_run_writes_a_model_directory_and_what_it_was(finished, toy):
     assert (record["stage"], record["condition"], record["steps"]) == ("sft_gsm8k", "mul_tokens", 6)
     assert (results["examples"], results["eval_examples"], results["epochs"]) == (12, 4, 2)
     assert 0.8 < results["packing_efficiency"] <= 1
+    assert results["tokens"] > results["labelled_tokens"] > 0 and results["tokens_per_second"] > 0
+    assert results["mul_tokens_seen"] == record["mul_tokens_seen"] == 2 * 12 * 2  # two in each answer, two epochs
+    assert results["dropped"] == {} and results["kept_step"] == 6
     rows = read_jsonl(directory / "log.jsonl")
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]
     assert [row["step"] for row in rows if "eval_loss" in row] == [3, 6]
@@ -273,7 +240,7 @@ def test_only_answers_are_injected(toy, tmp_path, monkeypatch):
         assert inputs == sum(mul_facts.is_mul_id(i) for i in row["labels"]) == 2
         prompt = tokenizer.decode([i for i, label in zip(row["input_ids"], row["labels"], strict=True) if label < 0])
         assert "*" in prompt and "MUL" not in prompt
-    assert train.mul_tokens_in_labels == 2 * len(train.rows)
+    assert train.mul_tokens == 2 * len(train.rows)
 
 
 def test_a_resumed_run_equals_one_that_was_not_stopped(finished, toy, tmp_path, monkeypatch, capsys):
@@ -310,22 +277,43 @@ def test_accumulated_micro_batches_equal_one_batch(finished, toy, tmp_path, monk
     assert [path.name for path in complete_checkpoints(tmp_path / "out")] == ["checkpoint-6"]
 
 
-def test_the_trained_model_ends_its_answers(toy, tmp_path, monkeypatch):
-    write_jsonl(tmp_path / "train.jsonl", [{"question": "Say yes.", "answer": "yes"}] * 8)
-    extra = (
-        "--data-path",
-        str(tmp_path),
-        "--training.epochs",
-        "20",
-        "--eval.fraction",
-        "0",
-        "--training.learning-rate",
-    )
-    run(monkeypatch, command(toy, tmp_path / "out", "baseline", *extra, "5e-2"))
-    model, tokenizer = load_parent(tmp_path / "out", "baseline")
+def test_two_gloo_processes_equal_one(finished, toy, tmp_path):
+    arguments = command(toy, tmp_path / "two", "mul_tokens", "--training.micro-batch-size=2")
+    helpers.run("sft/sft_gsm8k.py", *arguments, processes=2)
+    rows, expected = (read_jsonl(path / "log.jsonl") for path in (tmp_path / "two", finished / "mul_tokens"))
+    for key in ("loss", "eval_loss"):
+        assert [row.get(key) for row in rows] == pytest.approx([row.get(key) for row in expected], abs=1e-4)
+    ours, theirs = (load_file(path / "model.safetensors") for path in (tmp_path / "two", finished / "mul_tokens"))
+    for name, weight in ours.items():
+        torch.testing.assert_close(weight, theirs[name], atol=1e-3, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def answer_after_training(toy, folder, monkeypatch):
+    """What a model says greedily that has been trained to say yes."""
+    write_jsonl(folder / "train.jsonl", [{"question": "Say yes.", "answer": "yes"}] * 8)
+    extra = ("--data-path", str(folder), "--training.epochs=20", "--eval.fraction=0", "--training.learning-rate=5e-2")
+    run(monkeypatch, command(toy, folder / "out", "baseline", *extra))
+    model, tokenizer = load_parent(folder / "out", "baseline")
     ids = tokenizer(chat_prompt("Say yes."), return_tensors="pt")
-    generated = model.generate(**ids, max_new_tokens=8, do_sample=False)[0, ids.input_ids.size(1) :]
-    assert tokenizer.decode(generated) == chat_completion("yes")
+    return tokenizer.decode(model.generate(**ids, max_new_tokens=8, do_sample=False)[0, ids.input_ids.size(1) :])
+
+
+def test_the_trained_model_ends_its_answers(toy, tmp_path, monkeypatch):
+    assert answer_after_training(toy, tmp_path, monkeypatch) == chat_completion("yes")
+
+
+def test_a_model_whose_end_of_text_is_masked_like_padding_does_not(toy, tmp_path, monkeypatch):
+    """The negative control: the test above would see the bug of the earlier systems."""
+
+    def masking_padding(*arguments):
+        result = tokenize_examples(*arguments)
+        for row in result.rows:
+            row["labels"][row["labels"] == EOT_ID] = IGNORED
+        return result
+
+    monkeypatch.setattr("sft.stage.tokenize_examples", masking_padding)
+    answer = answer_after_training(toy, tmp_path, monkeypatch)
+    assert answer.startswith(" yes") and "<|endoftext|>" not in answer
 
 
 # ---- errors
@@ -351,8 +339,9 @@ def assert_error(monkeypatch, capsys, arguments, message):
         (["--training.micro-batch-size", "3"], "does not divide"),
         (["--training.epochs", "0"], "training.epochs is 0"),
         (["--eval.fraction", "1.0"], "eval.fraction is 1.0"),
+        (["--eval.keep-best"], "eval.interval 3 and checkpoint.interval 2 must be equal"),
         (["--logging.interval", "4"], "must be a multiple of logging.interval 4"),
-        (["--training.max-length", "10"], "leaves no room"),
+        (["--training.max-length", "10"], "no example fits into training.max_length 10"),
         (["--training.epoch", "2"], "--training.epoch"),
     ],
 )

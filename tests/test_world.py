@@ -14,7 +14,8 @@ from common.errors import UserError, run_script
 from common.files import read_json, read_jsonl, write_jsonl
 from data import prepare_text
 from data.documents import read_documents
-from data.prepare_text import HeldOutQuestions, pieces_of, without_borders
+from data.held_out import HeldOutQuestions
+from data.prepare_text import pieces_of, without_borders
 from data.world.arithmetic import PAIRS, WEIGHTS, arithmetic_documents, drills
 from data.world.draws import shuffled_cycle
 from data.world.facts import fact_documents, fact_records

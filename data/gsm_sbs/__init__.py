@@ -1,0 +1,1 @@
+"""GSM-SBS: products taken apart step by step, a warm start before reinforcement learning."""

@@ -1,0 +1,53 @@
+"""Supervised fine-tuning on reasoning: a question, then <think>..</think><answer>..</answer>, which alone is trained.
+
+    uv run python data/prepare_reasoning.py
+    uv run python sft/sft_reasoning.py --config sft/configs/reasoning.yaml --condition baseline
+    uv run python sft/sft_reasoning.py --config sft/configs/reasoning.yaml --condition mul_tokens --inject-mul-tokens
+
+The first command writes the rows for both conditions, from GSM8K. The run holds out eval.fraction of train.jsonl and
+writes the weights with the lowest loss on that part, so val.jsonl stays unseen, also by that choice. A response is
+complete at </answer>: end-of-text is trained behind it, and generation_config.json stops at either.
+Beside the model: sft_results.json, log.jsonl, run.json.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.config import parse_config
+from common.errors import UserError, run_script
+from data.chat_rows import read_rows
+from data.reasoning import question_reasoning_answer
+from sft.examples import reasoning_example
+from sft.stage import StageConfig, check_stage, run_stage
+from tokenizer.mul_facts import ANSWER_CLOSE, EOT_ID, REASONING_TAGS
+
+STAGE = "sft_reasoning"
+RESULTS = "sft_results.json"
+
+
+@dataclass
+class Config(StageConfig):
+    """Fine-tune a GPT-2 model directory to think and answer between tags."""
+
+    data_path: Path = Path("data/processed/reasoning")  # folder with train.jsonl, or a .jsonl file, of reasoning rows
+    allow_bad_rows: bool = False  # go on when more than 1% of the rows cannot be used
+
+
+def main() -> None:
+    config = check_stage(parse_config(Config), STAGE)
+    if not config.data_path.exists():
+        raise UserError(f"--data-path {config.data_path} does not exist; data/prepare_reasoning.py writes such rows")
+    train = read_rows(config.data_path, question_reasoning_answer, allow_bad_rows=config.allow_bad_rows)
+    run_stage(
+        config,
+        stage=STAGE,
+        results_name=RESULTS,
+        examples=[reasoning_example(**row) for row in train.rows],
+        source=str(config.data_path),
+        dropped=train.dropped,
+        stop_ids=(EOT_ID, REASONING_TAGS[ANSWER_CLOSE]),
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)
