@@ -107,7 +107,7 @@ def _stage_rows(stage: str, a: dict[str, Any], b: dict[str, Any]) -> Iterator[Au
     yield AuditRow(stage, "condition", a["condition"], b["condition"], "may differ" if own else "differs")
     yield _row(stage, "git_commit", a.get("git_commit"), b.get("git_commit"), may_differ=True)
     yield _row(stage, "seed", a["seed"], b["seed"])
-    for key in ("steps", "tokens"):
+    for key in ("steps", "tokens", "dtype"):
         if key in a or key in b:
             # Injection shortens SFT examples; only in pretraining is the budget itself counted in tokens.
             free = key == "tokens" and stage_kind(stage) != "pretrain"

@@ -35,7 +35,8 @@ def make_stages(root: Path, condition: str, right: dict[str, range] = RIGHT, n: 
     data = {"documents_sha256": "d" * 64, "fingerprint": condition, "source": "synthetic: generated world"}
     data |= {"split_tokens": split_tokens, "tokens_seen": 20_000, "documents_seen": 20_000_000 // split_tokens}
     data |= {"text_bytes_seen": 1_000_000_000 // split_tokens, "mul_tokens_seen": 10_000 - split_tokens}
-    write_record(stages["pretrain"], "pretrain", condition, PRETRAIN_CONFIG, data=data, steps=400, tokens=20_000)
+    counts = {"steps": 400, "tokens": 20_000, "dtype": "torch.float32"}
+    write_record(stages["pretrain"], "pretrain", condition, PRETRAIN_CONFIG, data=data, **counts)
     results = {"final_train_loss": 2.5, "final_val_loss": 2.75, "val_bits_per_byte": 1.25, "steps": 400}
     write_json(stages["pretrain"] / "results.json", results)
     train = [{"step": s, "loss": 10 - s / 60, "lr": 1e-3} for s in range(10, 401, 10)]

@@ -139,6 +139,7 @@ CHANGES = [
     ("pretrain", "run.json", ["seed"], 1),
     ("pretrain", "run.json", ["steps"], 399),
     ("pretrain", "run.json", ["tokens"], 19_999),
+    ("pretrain", "run.json", ["dtype"], "torch.bfloat16"),
     ("pretrain", "run.json", ["config", "model", "vocab_size"], 50_304),
     ("pretrain", "run.json", ["config", "model", "n_layer"], 3),
     ("pretrain", "run.json", ["config", "training", "learning_rate"], 2e-3),
