@@ -1,8 +1,11 @@
 """What several test files need: tiny shards, a tiny config, a script run as a user runs it."""
 
+import contextlib
+import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +59,24 @@ def run(script: str, *arguments: object, processes: int = 1, check: bool = True)
     if check:
         assert result.returncode == 0, result.stdout + result.stderr
     return result
+
+
+def start_process(function: Callable, *arguments: object) -> multiprocessing.Process:
+    """A process that can be killed: forked from a server that has the imports behind it, its output thrown away.
+
+    As fast as a plain fork, which would copy whatever locks this process's threads hold at that moment.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pretrain.train", "data.prepare_fineweb", "torch._dynamo"])
+    process = context.Process(target=_quietly, args=(function, *arguments))
+    process.start()
+    return process
+
+
+def _quietly(function: Callable, *arguments: object) -> None:
+    torch.set_num_threads(1)
+    with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+        function(*arguments)
 
 
 def one_line_error(result: subprocess.CompletedProcess) -> str:

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch._dynamo  # which every optimizer imports: once here, so that the forks below do not
 
 from common.errors import UserError
 from common.files import locked_directory, read_json, read_jsonl, write_jsonl
@@ -20,7 +18,7 @@ from pretrain.checkpoint import checkpoints, latest_checkpoint, load_checkpoint,
 from pretrain.settings import SpikeConfig
 from pretrain.spikes import SpikeGuard
 from pretrain.train import train
-from tests.helpers import ROOT, TINY_TRAINING, run, write_random_shards
+from tests.helpers import ROOT, TINY_TRAINING, run, start_process, write_random_shards
 from tests.test_train import CPU, assert_same_state, losses, tiny_config
 
 KILLS = 20
@@ -38,20 +36,6 @@ def write_hellaswag(path: Path) -> Path:
 
 
 # -- kills ------------------------------------------------------------------------------------------------------------
-def train_in_a_fork(config) -> int:
-    """Start the run in a child process, which saves the seconds that a new interpreter takes."""
-    pid = os.fork()
-    if pid == 0:
-        os.setsid()
-        with open(os.devnull, "w") as sink:
-            os.dup2(sink.fileno(), 1)
-            try:
-                train(config, CPU)
-            finally:
-                os._exit(0)
-    return pid
-
-
 def test_twenty_kills_at_random_moments_change_nothing(shards, tmp_path):
     """kill -9 while it trains and saves: it always resumes, and ends as a run that was never killed."""
     # Every step is saved, so that most kills meet a save; thousands of steps would be needed to be sure otherwise.
@@ -60,14 +44,14 @@ def test_twenty_kills_at_random_moments_change_nothing(shards, tmp_path):
     rng, resumed_from = random.Random(0), []
     for _ in range(KILLS):
         before = latest_checkpoint(config.output_dir)
-        pid = train_in_a_fork(config)
+        process = start_process(train, config, CPU)
         # Wait until it has gone on by a step or so, then strike anywhere in the steps after that.
         deadline = time.time() + 60
         while latest_checkpoint(config.output_dir) == before and time.time() < deadline:
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.03))
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        process.kill()
+        process.join()
         found = latest_checkpoint(config.output_dir)
         resumed_from.append(load_checkpoint(found)["step"])  # what is there is whole
     assert resumed_from == sorted(resumed_from) and resumed_from[-1] < 60, "the kills came after the end"

@@ -4,7 +4,6 @@ Twenty kills in a row: KILLS=20 pytest tests/test_shard_run.py -k killed
 """
 
 import errno
-import multiprocessing
 import random
 import shutil
 from pathlib import Path
@@ -19,15 +18,17 @@ from common.files import read_json
 from data import encoding, shard_run, shards
 from data.prepare_fineweb import prepare
 from data.shards import open_stream, write_shard
+from tests.helpers import start_process
 from tests.prepare_runs import config_of, contents, write_corpus
 
 KILLS = 20
+BATCH_CHARACTERS = 3000
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_batches():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoding, "BATCH_CHARACTERS", 3000)
+        patch.setattr(encoding, "BATCH_CHARACTERS", BATCH_CHARACTERS)
         yield
 
 
@@ -44,14 +45,19 @@ def finished(corpus, tmp_path_factory) -> Path:
     return folder
 
 
+def prepare_in_small_batches(config) -> None:
+    """In a process of its own, where the fixture above has changed nothing."""
+    encoding.BATCH_CHARACTERS = BATCH_CHARACTERS
+    prepare(config)
+
+
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(corpus, finished, tmp_path):
     """kill -9, again and again in one folder; a fresh one whenever a run got to its end."""
-    rng, fork = random.Random(0), multiprocessing.get_context("fork")
+    rng = random.Random(0)
     out_dir, kills, on_the_way = tmp_path / "out", 0, 0
     while kills < KILLS or not (out_dir / "meta.json").exists():
-        process = fork.Process(target=prepare, args=(config_of(corpus, out_dir),))
-        process.start()
-        process.join(rng.uniform(0.02, 0.25) if kills < KILLS else None)
+        process = start_process(prepare_in_small_batches, config_of(corpus, out_dir))
+        process.join(rng.uniform(0.2, 1.0) if kills < KILLS else 120)
         if process.is_alive():
             process.kill()
             process.join()
