@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.shards import write_shard
+from data.encoding import tokenizer_of
+from data.shards import Split, open_stream, write_shard
 from pretrain.model import GPT, GPTConfig
+from tokenizer.mul_facts import EOT_ID, Condition
 
 ROOT = Path(__file__).parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -38,6 +40,15 @@ def write_random_shards(directory: Path, seed: int = 0) -> Path:
     for name, size in (("train_00000", 700), ("train_00001", 611), ("val_00000", 200)):
         write_shard(directory / f"{name}.npy", rng.integers(0, 50257, size).astype(np.uint16))
     return directory
+
+
+def documents_in(directory: Path, split: Split, condition: Condition) -> list[str]:
+    """The documents in a split's shards, decoded."""
+    stream = open_stream(directory, split)
+    ids = stream.read(0, len(stream))
+    starts = np.flatnonzero(ids == EOT_ID)
+    assert starts[0] == 0
+    return [tokenizer_of(condition).decode(piece[1:].tolist()) for piece in np.split(ids, starts[1:])]
 
 
 def random_gpt(config: GPTConfig, seed: int = 0) -> GPT:

@@ -1,27 +1,18 @@
-"""HellaSwag: items, both protocols, the scorer against a plain forward pass of transformers, and its script."""
+"""eval/hellaswag.py: both protocols, and the scorer against a plain forward pass of transformers."""
 
-import importlib.util
-import json
 import math
-import sys
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
-from helpers import SHARED_DATA, random_gpt, run
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from common.distributed import World
-from common.errors import UserError, run_script
-from common.files import read_json, read_jsonl, write_json, write_jsonl
-from data.benchmark_texts import hellaswag_texts, texts_sha256
-from data.hellaswag import HellaSwagItem, load_hellaswag
-from eval import run_hellaswag
+from common.errors import UserError
+from data.hellaswag import HellaSwagItem
 from eval.continuations import continuation_logprobs
 from eval.hellaswag import (
     METRICS,
@@ -34,57 +25,12 @@ from eval.hellaswag import (
 )
 from pretrain.hf_weights import save_model_dir
 from pretrain.model import GPT, GPTConfig
-from scripts import bench_hellaswag
+from tests.hellaswag_rows import ORIGINAL, PLAIN, items_of
+from tests.helpers import random_gpt
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 
 CPU = torch.device("cpu")
 TOKENIZER = GPT2TokenizerWithMulFacts("baseline")
-
-# In the original's schema. The third one's context ends where wikiHow's substeps begin.
-ORIGINAL = [
-    {
-        "ind": 24,
-        "activity_label": "Roof shingle removal",
-        "ctx_a": "A man is sitting on a roof.",
-        "ctx_b": "he",
-        "ctx": "A man is sitting on a roof. he",
-        "endings": [
-            "is using wrap to wrap a pair of skis.",
-            "is ripping level tiles off.",
-            "is.",
-            "starts pulling up.",
-        ],
-        "label": "3",
-    },
-    {
-        "ind": 92,
-        "activity_label": "Food and Entertaining",
-        "ctx_a": "[header] How to peel a mango [title] Wash it. [step] Hold it under water.",
-        "ctx_b": "",
-        "ctx": "[header] How to peel a mango [title] Wash it. [step] Hold it under water.",
-        "endings": ["[step] Dry it.", "Then  [substeps] cut it.", "[title] Cut. [step] Slice.", "Eat it."],
-        "label": "0",
-    },
-    {
-        "ind": 106,
-        "activity_label": "Home",
-        "ctx_a": "[header] How to sweep [step] Take a broom. [substeps]",
-        "ctx_b": "",
-        "ctx": "[header] How to sweep [step] Take a broom. [substeps]",
-        "endings": ["Sweep 6*9 tiles.", "Sing.", "Take a broom to the yard, and then a brush, and a cloth.", "Sweep."],
-        "label": "2",
-    },
-]
-PLAIN = [
-    {"ind": i, "ctx": f"Passage {i}: somebody begins. " + "Then she goes on. " * (i % 4) + "She", "label": i % 4}
-    | {"endings": ["stops.", f"walks {i} miles to the next village.", "sings a song about it", "sings."]}
-    for i in range(5)
-]
-
-
-def items_of(rows, tmp_path, **options) -> list[HellaSwagItem]:
-    write_jsonl(tmp_path / "rows.jsonl", rows)
-    return load_hellaswag(tmp_path / "rows.jsonl", **options)
 
 
 @pytest.fixture(scope="module")
@@ -106,49 +52,6 @@ def assert_close(scores, others, tolerance=1e-5):
         assert (a.index, a.id, a.token_counts, a.char_counts) == (b.index, b.id, b.token_counts, b.char_counts)
         np.testing.assert_allclose(a.raw_logprobs, b.raw_logprobs, rtol=tolerance)
         np.testing.assert_allclose(a.preprocessed_logprobs, b.preprocessed_logprobs, rtol=tolerance)
-
-
-# --- items
-
-
-def test_a_file_parquet_and_a_folder_give_the_same_items(items, tmp_path):
-    (tmp_path / "folder").mkdir()
-    pq.write_table(pa.Table.from_pylist(ORIGINAL), tmp_path / "folder" / "validation.parquet")
-    assert load_hellaswag(tmp_path / "folder") == items[:3]
-    assert load_hellaswag(tmp_path / "rows.jsonl", 4) == items[:4]
-
-
-def test_each_protocol_has_its_own_text_where_the_row_has_the_fields(items):
-    assert (items[0].id, items[0].label, items[3].id, items[3].label) == ("24", 3, "0", 0)
-    assert items[0].context == "A man is sitting on a roof. he"
-    assert items[0].labelled_context == "Roof shingle removal: A man is sitting on a roof. He"
-    assert items[3].labelled_context == items[3].context == PLAIN[0]["ctx"]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"ctx": None}, 'item 2: expected an object with "ind" and the string "ctx"'),
-        ({"endings": ["a", "b", "c"]}, 'item 2: expected 4 strings under "endings"'),
-        ({"endings": ["a", "b", "c", 4]}, 'item 2: expected 4 strings under "endings"'),
-        ({"label": ""}, "item 2: \"label\" is '', expected 0 to 3"),
-        ({"label": 4}, 'item 2: "label" is 4, expected 0 to 3'),
-    ],
-)
-def test_a_bad_row_is_named(tmp_path, change, message):
-    with pytest.raises(UserError, match=message):
-        items_of([PLAIN[0], PLAIN[1] | change], tmp_path)
-
-
-def test_items_that_share_a_number_are_told_apart(tmp_path):
-    found = items_of([PLAIN[0], PLAIN[1] | {"ind": 0}, PLAIN[1] | {"ind": 5}, PLAIN[1] | {"ind": 0}], tmp_path)
-    assert [item.id for item in found] == ["0", "0#2", "5", "0#3"]
-
-
-@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="needs shared/data")
-def test_the_real_items_load():
-    items = load_hellaswag(SHARED_DATA / "hellaswag" / "val_2000.jsonl")
-    assert len(items) == 2000 and items[0].id == "1" and {item.label for item in items} == {0, 1, 2, 3}
 
 
 # --- texts and ids
@@ -356,108 +259,3 @@ def test_the_training_log_gets_the_accuracy_with_its_error(model, items):
     row = hellaswag_accuracy(model, items, "baseline", World(0, 1, CPU), torch.float32)
     expected = summarise(score(model, items))["acc_norm_token"]
     assert list(row.values()) == [expected["value"], expected["stderr"], expected["n"]]
-
-
-# --- the script
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory, model):
-    root = tmp_path_factory.mktemp("hellaswag")
-    save_model_dir(model, root / "hf_baseline", "baseline")
-    write_json(root / "hf_baseline" / "run.json", {"stage": "export", "condition": "baseline"})
-    write_jsonl(root / "rows.jsonl", ORIGINAL + PLAIN)
-    return root
-
-
-def arguments(workspace, output, *flags) -> list[str]:
-    common = ["--model-path", workspace / "hf_baseline", "--data-path", workspace / "rows.jsonl", "--device", "cpu"]
-    return [str(flag) for flag in (*common, "--output-dir", output, *flags)]
-
-
-def script(monkeypatch, *given):
-    monkeypatch.setattr(sys, "argv", ["run_hellaswag.py", *arguments(*given)])
-    run_script(run_hellaswag.main)
-
-
-def test_the_script_on_two_processes_equals_one(workspace, items, tmp_path, monkeypatch, capsys):
-    script(monkeypatch, workspace, tmp_path / "one", "--dtype", "float32")
-    printed = capsys.readouterr().out
-    assert all(metric in printed for metric in METRICS)
-    flags = arguments(workspace, tmp_path / "two", "--dtype", "float32")
-    run("eval/run_hellaswag.py", *flags, processes=2)
-    one, two = (read_jsonl(tmp_path / name / "hellaswag_responses.jsonl") for name in ("one", "two"))
-    assert [row["id"] for row in one] == [row["id"] for row in two] == [item.id for item in items]
-    for a, b in zip(one, two, strict=True):
-        assert (a["choices"], a["correct"]) == (b["choices"], b["correct"])
-        np.testing.assert_allclose(a["raw_logprobs"], b["raw_logprobs"], rtol=1e-5)
-    results = read_json(tmp_path / "one" / "hellaswag_results.json")
-    assert results == read_json(tmp_path / "two" / "hellaswag_results.json")
-    for metric in METRICS:
-        assert results[metric]["num_correct"] == sum(row["correct"][metric] for row in one)
-    record = read_json(tmp_path / "one" / "run_hellaswag.json")
-    assert (record["stage"], record["condition"], record["data"]["items"]) == ("eval_hellaswag", "baseline", 8)
-    assert record["parent"]["run"]["stage"] == "export" and record["results"] == results
-
-
-def test_the_clean_subset(workspace, items, tmp_path, monkeypatch):
-    flagged = {"24": {}, "0": {}}
-    part = {"items": 8, "sha256": texts_sha256(hellaswag_texts(items)), "flagged": flagged}
-    write_json(tmp_path / "contamination.json", {"n": 13, "sources": [], "benchmarks": {"hellaswag": part}})
-    script(monkeypatch, workspace, tmp_path / "out", "--contamination", tmp_path / "contamination.json")
-    results = read_json(tmp_path / "out" / "hellaswag_results.json")
-    rows = read_jsonl(tmp_path / "out" / "hellaswag_responses.jsonl")
-    for metric in METRICS:
-        expected = [row["correct"][metric] for row in rows if row["id"] not in flagged]
-        assert (results["clean"][metric]["n"], results["clean"][metric]["num_correct"]) == (6, sum(expected))
-
-    write_json(tmp_path / "all.json", {"benchmarks": {"hellaswag": part | {"flagged": {i.id: {} for i in items}}}})
-    script(monkeypatch, workspace, tmp_path / "none_clean", "--contamination", tmp_path / "all.json")
-    assert read_json(tmp_path / "none_clean" / "hellaswag_results.json")["clean"] == {}
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--data-path", "absent.jsonl"], "absent.jsonl does not exist"),
-        (["--max-samples", "0"], "--max-samples 0: expected at least 1"),
-        (["--condition", "mul_tokens"], "is a model of baseline"),
-    ],
-)
-def test_wrong_input_is_one_line(workspace, tmp_path, monkeypatch, capsys, flags, message):
-    with pytest.raises(SystemExit) as stop:
-        script(monkeypatch, workspace, tmp_path, *flags)
-    stderr = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert stderr.startswith("error: ") and message in stderr and stderr.count("\n") == 1
-
-
-# --- the harness itself, where it is installed
-
-
-def test_texts_are_the_harness_own(items):
-    utils = pytest.importorskip("lm_eval.tasks.hellaswag.utils")
-    datasets = pytest.importorskip("datasets")
-    docs = utils.process_docs(datasets.Dataset.from_list(ORIGINAL))
-    for doc, item in zip(docs, items, strict=False):
-        assert doc["query"] == preprocess(item.labelled_context)
-        assert doc["choices"] == [preprocess(ending) for ending in item.endings]
-
-
-def test_choices_equal_the_harness_on_every_item(workspace, tmp_path):
-    pytest.importorskip("lm_eval")
-    done = run(
-        "scripts/bench_hellaswag.py",
-        *("--model-path", workspace / "hf_baseline", "--data-path", workspace / "rows.jsonl", "--device", "cpu"),
-        *("--rounds", 1, "--batch-sizes", 4, "--output", tmp_path / "bench.json"),
-    )
-    figures = json.loads((tmp_path / "bench.json").read_text())
-    assert figures["equal_choices"] == {"acc": 8, "acc_norm_char": 8}, done.stdout
-    assert figures["ratio"] > 0 and figures["largest_difference"] < 1e-3
-
-
-@pytest.mark.skipif(importlib.util.find_spec("lm_eval") is not None, reason="lm_eval is installed")
-def test_without_the_harness_the_benchmark_says_how_to_get_it(workspace, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["bench_hellaswag.py", "--model-path", str(workspace / "hf_baseline")])
-    with pytest.raises(UserError, match=r"uv pip install 'lm_eval\[hf\]==0\.4\.13'"):
-        bench_hellaswag.main()

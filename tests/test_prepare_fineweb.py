@@ -19,7 +19,7 @@ from data.prepare_fineweb import prepare
 from data.shards import open_stream
 from data.sources import DocumentSequence, Source, arithmetic_source, file_source
 from scripts.compute_match import _documents_row
-from tests.helpers import SHARED_DATA, one_line_error, run
+from tests.helpers import SHARED_DATA, documents_in, one_line_error, run
 from tests.prepare_runs import NUM_DOCUMENTS, config_of, contents, text_of, write_corpus
 from tokenizer.inject_mul import MulExpressionInjector
 from tokenizer.mul_facts import EOT_ID, FIRST_MUL_ID
@@ -46,21 +46,13 @@ def finished(corpus, tmp_path_factory) -> dict[str, Path]:
     return folders
 
 
-def documents_of(folder: Path, split: str, condition: str) -> list[str]:
-    stream = open_stream(folder, split)
-    ids = stream.read(0, len(stream))
-    starts = np.flatnonzero(ids == EOT_ID)
-    assert starts[0] == 0
-    return [encoding.tokenizer_of(condition).decode(piece[1:].tolist()) for piece in np.split(ids, starts[1:])]
-
-
 def test_shards_hold_the_sequence(corpus, finished):
     inject = {"baseline": str, "mul_tokens": MulExpressionInjector("weak").inject}
     held_out = {}
     for condition, folder in finished.items():
         meta = read_json(folder / "meta.json")
         place = meta["splits"]
-        val, train = (documents_of(folder, split, condition) for split in ("val", "train"))
+        val, train = (documents_in(folder, split, condition) for split in ("val", "train"))
         assert (len(val), len(train)) == (place["val"]["documents"], place["train"]["documents"])
         texts = {"val": [], "train": []}
         sequence = DocumentSequence(sources_of(corpus), 20_000)
@@ -171,7 +163,7 @@ def test_a_huge_document(tmp_path, unit):
     pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
     meta = prepare(config_of(tmp_path / "a.parquet", tmp_path / "out", target_tokens=10**7, shard_size=10**6))
     assert meta["source"]["read"][str(tmp_path / "a.parquet")]["documents"] == 200
-    assert any(texts[50] in documents_of(tmp_path / "out", split, "mul_tokens") for split in ("train", "val"))
+    assert any(texts[50] in documents_in(tmp_path / "out", split, "mul_tokens") for split in ("train", "val"))
 
 
 def test_only_empty_documents(tmp_path):
@@ -237,6 +229,6 @@ def test_real_text(tmp_path):
     first = sorted((SHARED_DATA / "web_text").glob("*.parquet"))[0]
     prepare(config_of(first, tmp_path / "out", condition="baseline", target_tokens=50_000, math_fraction=0.0))
     source = file_source(str(first), 1, "text", 0)
-    found = documents_of(tmp_path / "out", "train", "baseline")[:-1]
+    found = documents_in(tmp_path / "out", "train", "baseline")[:-1]
     expected = {source.next_document() for _ in range(len(found) + 30)}
     assert len(found) > 20 and set(found) <= expected

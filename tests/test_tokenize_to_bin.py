@@ -19,6 +19,7 @@ from data.encoding import is_validation
 from data.loader import TokenLoader
 from data.shards import open_stream
 from data.tokenize_to_bin import TokenizeConfig, tokenize
+from tests.helpers import documents_in
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 from tokenizer.inject_mul import MulExpressionInjector
 from tokenizer.mul_facts import EOT_ID, FIRST_MUL_ID
@@ -44,16 +45,6 @@ def write_text(path: Path, documents: list[str]) -> Path:
     return path
 
 
-def decoded(out_dir: Path, split: str, condition: str) -> list[str]:
-    """The documents in a split's shards."""
-    stream = open_stream(out_dir, split)
-    ids = stream.read(0, len(stream))
-    starts = np.flatnonzero(ids == EOT_ID)
-    assert starts[0] == 0
-    tokenizer = GPT2TokenizerWithMulFacts(condition)
-    return [tokenizer.decode(piece[1:].tolist()) for piece in np.split(ids, starts[1:])]
-
-
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
     return write_text(tmp_path_factory.mktemp("corpus") / "documents.txt", make_documents())
@@ -74,12 +65,14 @@ def test_shards_hold_the_documents(processed):
         for split in ("train", "val"):
             numbers = [i for i in range(200) if is_validation(i, 0.1) == (split == "val")]
             expected = [inject(make_documents()[i]) for i in numbers]
-            assert decoded(processed[condition], split, condition) == expected
+            assert documents_in(processed[condition], split, condition) == expected
 
 
 def test_both_conditions_hold_out_the_same_documents(processed):
     for split in ("train", "val"):
-        heads = [[text.split(":")[0] for text in decoded(processed[c], split, c)] for c in ("baseline", "mul_tokens")]
+        heads = [
+            [text.split(":")[0] for text in documents_in(processed[c], split, c)] for c in ("baseline", "mul_tokens")
+        ]
         assert heads[0] == heads[1]
 
 
@@ -220,7 +213,7 @@ def test_half_a_surrogate_pair(tmp_path):
     rows = ['{"text": "broken \\ud800 emoji"}' for _ in range(100)]
     (tmp_path / "a.jsonl").write_text("\n".join(rows))
     tokenize(TokenizeConfig("baseline", tmp_path / "a.jsonl", tmp_path / "out", val_fraction=0.3))
-    assert decoded(tmp_path / "out", "train", "baseline")[0] == "broken \ufffd emoji"
+    assert documents_in(tmp_path / "out", "train", "baseline")[0] == "broken \ufffd emoji"
 
 
 def test_validation_share_is_near_the_fraction():
@@ -300,4 +293,4 @@ def test_real_documents_come_back(tmp_path):
     tokenize(TokenizeConfig("baseline", first, tmp_path / "out", workers=1))
     documents = list(read_documents(first))
     expected = [text for i, text in enumerate(documents) if is_validation(i, 0.02)]
-    assert decoded(tmp_path / "out", "val", "baseline") == expected
+    assert documents_in(tmp_path / "out", "val", "baseline") == expected
