@@ -25,7 +25,7 @@ from data.drills.tiers import TIERS, drills
 from data.drills.word_problems import STEPS, word_problems
 from data.gsm_sbs.decompositions import COUNT, decompositions
 from data.held_out import gsm8k_test_questions
-from sft.examples import Example, chat_example, load_gsm8k_train
+from sft.examples import Example, chat_example, load_gsm8k_train, split_examples
 from sft.stage import StageConfig, check_stage, run_stage
 
 STAGE = "sft_curriculum"
@@ -54,6 +54,7 @@ class Lesson:
     examples: list[Example]
     source: str
     dropped: dict[str, int]  # by reason
+    held_out: list[Example] | None = None  # for the eval loss; none: some of the examples
 
 
 def lessons_of(config: Config) -> list[Lesson]:
@@ -66,18 +67,22 @@ def lessons_of(config: Config) -> list[Lesson]:
         generated[f"tier_{tier}"] = drills(config.drills_per_tier, (tier,), stream)[tier]
     for steps, name in zip(STEPS, ("one_step", "two_steps"), strict=True):
         generated[name] = word_problems(config.num_problems, steps, random.Random(f"{config.seed}/{name}"))
-    sbs = test.without(decompositions(config.num_decompositions, random.Random(f"{config.seed}/gsm_sbs")))
+    sbs = decompositions(config.num_decompositions, random.Random(f"{config.seed}/gsm_sbs"))
 
     lessons = []
     for name, items in generated.items():
         kept = test.without(items)
         dropped = {"test_question": len(items) - len(kept)}
         lessons.append(Lesson(name, [chat_example(**item) for item in kept], f"generated: {name}", dropped))
-    # The trainer draws an order of its own, in which the repeated ones stand among the others. Copies of one may stand
-    # on both sides of its split too: the last eval loss is lower than that of GSM8K alone would be.
-    last = [chat_example(**item) for item in [*gsm8k.rows, *sbs * config.sbs_repeats]]
-    source = f"{config.data_path or config.hub_id}, and {config.sbs_repeats} times {len(sbs)} decompositions"
-    return [*lessons, Lesson("gsm8k", last, source, gsm8k.dropped)]
+    # Repeated is what is trained, after the split: no copy of a held-out example may stand among the others. The
+    # trainer draws an order of its own, in which the copies are spread.
+    copies = dict.fromkeys((chat_example(**item) for item in test.without(sbs)), config.sbs_repeats)
+    once = [*(chat_example(**item) for item in gsm8k.rows), *copies]
+    train, held_out = split_examples(once, None, config.eval.fraction, config.seed)
+    last = [example for example in train for _ in range(copies.get(example, 1))]
+    source = f"{config.data_path or config.hub_id}, and {config.sbs_repeats} times {len(copies)} decompositions"
+    dropped = gsm8k.dropped | {"test_question": len(sbs) - len(copies)}
+    return [*lessons, Lesson("gsm8k", last, source, dropped, held_out)]
 
 
 def is_finished(config: Config) -> bool:
@@ -117,6 +122,7 @@ def main() -> None:
                 examples=lesson.examples,
                 source=lesson.source,
                 dropped=lesson.dropped,
+                held_out=lesson.held_out,
             )
             if dist.is_initialized():
                 dist.barrier()  # under torchrun the others wait until the main process has written the model

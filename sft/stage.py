@@ -62,26 +62,30 @@ def run_stage(
     examples: list[Example],
     source: str,
     dropped: dict[str, int],
+    held_out: list[Example] | None = None,
     stop_ids: tuple[int, ...] = (EOT_ID,),
 ) -> dict[str, Any]:
-    """Split and tokenize `examples`, train on them, write the model directory. Returns the content of `results_name`.
+    """Tokenize `examples`, train on them, write the model directory. Returns the content of `results_name`.
 
-    source: where the examples are from, for run.json; dropped: rows that did not become examples, by reason; stop_ids:
-    what ends a response, for the model's generation config.
+    source: where the examples are from, for run.json; dropped: rows that did not become examples, by reason; held_out:
+    what the eval loss is taken of, by default eval.fraction of the examples (if that is 0, of nothing); stop_ids: what
+    ends a response, for the model's generation config.
     Raises UserError for every mistake of the command, and when all examples are too long.
     """
     config = check_stage(config, stage)
     is_main = os.environ.get("RANK", "0") == "0"  # under torchrun the others neither write nor print
     if config.condition == "mul_tokens" and not config.inject_mul_tokens and is_main:
         print("note: mul_tokens without --inject-mul-tokens: the answers are trained as they stand")
-    train_examples, eval_examples = split_examples(
-        examples, config.training.max_examples, config.eval.fraction, config.seed
-    )
+    fraction = config.eval.fraction if held_out is None else 0.0
+    train_examples, eval_examples = split_examples(examples, config.training.max_examples, fraction, config.seed)
+    if held_out is not None and config.eval.fraction > 0:
+        eval_examples = held_out
     record = RunRecord(stage, config, config.condition, config.seed, parent=config.model_path)
     record.data = {
         "source": source,
         "documents_sha256": examples_sha256(train_examples),
         "examples": len(train_examples),  # before those that max_length would cut are dropped
+        "held_out": {"examples": len(eval_examples), "sha256": examples_sha256(eval_examples)},
         "dropped": dropped,
     }
     if is_main:
@@ -96,13 +100,13 @@ def run_stage(
     model, tokenizer = load_parent(config.model_path, config.condition)
     initialised = initialise_unseen_tokens(model, tokenizer, config.model_path, config.embedding_init, config.seed)
     rewrite = MulExpressionInjector().inject if config.inject_mul_tokens else None
-    train, held_out = (
+    train, evaluation = (
         tokenize_examples(tokenizer, part, config.training.max_length, rewrite)
         for part in (train_examples, eval_examples)
     )
     if not train.rows:
         raise UserError(f"no example fits into training.max_length {config.training.max_length}; raise it")
-    dropped = merged_counts(dropped, train.dropped, held_out.dropped)
+    dropped = merged_counts(dropped, train.dropped, evaluation.dropped)
     if is_main:
         print(
             f"{stage} {config.condition}: {len(train.rows)} examples, {train.tokens} tokens, "
@@ -111,9 +115,9 @@ def run_stage(
             + (f"; embeddings of {initialised} tokens initialised ({config.embedding_init})" if initialised else ""),
             flush=True,
         )
-    trainer = build_trainer(model, tokenizer, train, held_out, config, config.output_dir, config.seed, config.device)
+    trainer = build_trainer(model, tokenizer, train, evaluation, config, config.output_dir, config.seed, config.device)
     # Building the trainer has brought all processes together: the main one is done with the directory.
-    results = train_model(trainer, train, held_out, checkpoints=complete_checkpoints(config.output_dir))
+    results = train_model(trainer, train, evaluation, checkpoints=complete_checkpoints(config.output_dir))
     results |= {"dropped": dropped, "embeddings_initialised": initialised}
 
     if is_main:

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from collections import Counter
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from data.drills.tiers import PRODUCT_TIERS, drills
 from data.formats import END_OF_TEXT, chat_prompt, reasoning_completion
 from data.gsm_sbs.decompositions import decompositions
 from sft import sft_curriculum, sft_drills, sft_gsm_sbs, sft_reasoning
-from sft.examples import split_examples, tokenize_examples
+from sft.examples import chat_example, examples_sha256, reasoning_example, split_examples, tokenize_examples
 from sft.packing import IGNORED
 from tests.helpers import ROOT
 from tests.sft_parents import write_parent
@@ -49,6 +50,7 @@ def toy(tmp_path_factory):
         write_parent(folder / condition, condition, n_positions=192)
     write_jsonl(folder / "gsm8k/train.jsonl", ITEMS)
     write_jsonl(folder / "reasoning/train.jsonl", ROWS)
+    write_jsonl(folder / "reasoning/val.jsonl", [])  # as data/prepare_reasoning.py leaves it with --val-fraction 0
     (folder / "toy.yaml").write_text(TOY)
     return folder
 
@@ -163,6 +165,20 @@ def test_reasoning_trains_thoughts_answer_and_one_end_of_text(toy, tmp_path, mon
     assert len(tokenized.rows) == len(ROWS)
 
 
+@pytest.mark.parametrize("extra", [[], ["--eval.fraction", "0"]])
+def test_rows_kept_apart_are_what_the_eval_loss_is_taken_of(toy, tmp_path, monkeypatch, extra):
+    apart = {"question": "What is 7 times 8?", "reasoning": "7 * 8 = 56", "answer": "56"}
+    write_jsonl(tmp_path / "rows/train.jsonl", [*ROWS, {"question": "no answer"}])
+    write_jsonl(tmp_path / "rows/val.jsonl", [apart] * 3 + [{"question": "no answer"}])
+    data = ("--data-path", tmp_path / "rows", "--allow-bad-rows", *extra)
+    run(monkeypatch, sft_reasoning, command(toy, tmp_path / "out", "baseline", *data))
+    results, record = read_json(tmp_path / "out/sft_results.json"), read_json(tmp_path / "out/run.json")
+    assert (results["examples"], results["eval_examples"]) == (16, 0 if extra else 3)
+    assert results["dropped"] == {"missing_keys": 2} and (results["eval_loss"] is None) == bool(extra)
+    expected = [] if extra else [reasoning_example(**apart)] * 3
+    assert record["data"]["held_out"] == {"examples": len(expected), "sha256": examples_sha256(expected)}
+
+
 @pytest.mark.parametrize("condition", ["baseline", "mul_tokens"])
 def test_a_reasoning_model_stops_at_its_answers_end(reasoned, condition):
     generation = GenerationConfig.from_pretrained(reasoned / condition)
@@ -248,8 +264,12 @@ def test_every_lesson_starts_from_the_one_before(taught, toy):
 def test_the_last_lesson_repeats_gsm_sbs_among_gsm8k(toy, tmp_path, monkeypatch):
     calls = captured_stage(monkeypatch, sft_curriculum, curriculum(toy, tmp_path / "out", "--sbs-repeats", "5"))
     assert [call["stage"].removeprefix("sft_curriculum") for call in calls] == [*("_" + n[2:] for n in NAMES), ""]
-    last = [example.segments[0].text for example in calls[-1]["examples"]]
-    assert len(last) == len(ITEMS) + 4 * 5 and len(set(last)) == len(ITEMS) + 4
+    trained, held_out = calls[-1]["examples"], calls[-1]["held_out"]
+    assert len(held_out) == 5 and not set(trained) & set(held_out)
+    assert len({*trained, *held_out}) == len(ITEMS) + 4
+    gsm8k = {chat_example(**item) for item in ITEMS}
+    assert Counter(trained) == {example: 1 if example in gsm8k else 5 for example in trained}
+    assert not gsm8k.issuperset(trained) and not gsm8k.issuperset(held_out)  # of both kinds on both sides
     assert [len(call["examples"]) for call in calls[:-1]] == [8] * 7
 
 
