@@ -24,6 +24,7 @@ from common.errors import UserError
 from common.files import write_jsonl
 from pretrain.loss import chunked_cross_entropy
 from sft.examples import TokenizedExamples
+from sft.order import TrainingOrder, filler
 from sft.packing import IGNORED, PackedRows
 from sft.settings import SFTSettings
 from tokenizer.mul_facts import FIRST_MUL_ID, Condition, MulFactTokens
@@ -58,7 +59,11 @@ class LabelledRowsTrainer(SFTTrainer):
     """SFTTrainer that computes labelled rows only, weighs tokens equally in eval too, and keeps its own log."""
 
     log_path: Path  # log.jsonl
+    order: TrainingOrder
     train_started: float  # time.time()
+
+    def _get_train_sampler(self, *_: Any) -> TrainingOrder:
+        return self.order
 
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -82,6 +87,8 @@ class LabelledRowsTrainer(SFTTrainer):
         targets = inputs["labels"][:, 1:]
         labelled = targets != IGNORED
         hidden = outputs.hidden_states[-1][:, :-1][labelled]
+        if not len(hidden):  # a process's share of the last batch may be fillers alone
+            return hidden.sum(), 0  # 0, with gradients for the other processes to wait for
         with self.accelerator.autocast():
             loss = chunked_cross_entropy(hidden, self.model.lm_head.weight, targets[labelled])
         return loss, len(hidden)
@@ -153,6 +160,8 @@ def build_trainer(
 ) -> LabelledRowsTrainer:
     """A trainer whose steps read `training.batch_size` examples each, in an order of `seed` and their number alone.
 
+    The last step of a pass reads what is left, however many processes there are.
+
     Raises UserError when the device is not there or the batch cannot be shared among the processes.
     """
     t = settings.training
@@ -199,17 +208,20 @@ def build_trainer(
             f"{t.micro_batch_size} times {arguments.world_size} processes"
         )
     arguments.gradient_accumulation_steps = t.batch_size // per_forward
+    fillers = -len(train.rows) % per_forward if arguments.world_size > 1 else 0
     trainer = LabelledRowsTrainer(
         model,
         arguments,
         data_collator=PackedRows(t.max_length, tokenizer.pad_token_id),
-        train_dataset=datasets.Dataset.from_list(train.rows),
+        train_dataset=datasets.Dataset.from_list(train.rows + [filler(tokenizer.pad_token_id)] * fillers),
         eval_dataset=datasets.Dataset.from_list(held_out.rows) if held_out.rows else None,
         processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(LogLastStep)
     trainer.log_path = output_dir / "log.jsonl"
+    trainer.order = TrainingOrder(len(train.rows), fillers, seed)
+    trainer.add_callback(trainer.order)
     return trainer
 
 

@@ -243,8 +243,8 @@ def test_only_answers_are_injected(toy, tmp_path, monkeypatch):
     assert train.mul_tokens == 2 * len(train.rows)
 
 
-def test_a_resumed_run_equals_one_that_was_not_stopped(finished, toy, tmp_path, monkeypatch, capsys):
-    output = tmp_path / "resumed"
+def stop_in_step_5(monkeypatch, arguments):
+    """Leave a run as a kill would, with a checkpoint of step 4."""
     log = LabelledRowsTrainer.log
 
     def log_until_step_5(self, logs, start_time=None):
@@ -255,7 +255,12 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(finished, toy, tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr(LabelledRowsTrainer, "log", log_until_step_5)
         with pytest.raises(InterruptedError):
-            run(patch, command(toy, output))
+            run(patch, arguments)
+
+
+def test_a_resumed_run_equals_one_that_was_not_stopped(finished, toy, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "resumed"
+    stop_in_step_5(monkeypatch, command(toy, output))
     (output / "checkpoint-5").mkdir()  # a save that was cut short
     assert [path.name for path in complete_checkpoints(output)] == ["checkpoint-4"]
     assert_error(monkeypatch, capsys, command(toy, output), "pass --resume")
@@ -277,15 +282,23 @@ def test_accumulated_micro_batches_equal_one_batch(finished, toy, tmp_path, monk
     assert [path.name for path in complete_checkpoints(tmp_path / "out")] == ["checkpoint-6"]
 
 
-def test_two_gloo_processes_equal_one(finished, toy, tmp_path):
-    arguments = command(toy, tmp_path / "two", "mul_tokens", "--training.micro-batch-size=2")
-    helpers.run("sft/sft_gsm8k.py", *arguments, processes=2)
-    rows, expected = (read_jsonl(path / "log.jsonl") for path in (tmp_path / "two", finished / "mul_tokens"))
+def test_two_gloo_processes_equal_one(toy, tmp_path, monkeypatch):
+    """Of 9 examples the last step of a pass has one, so one process has none; and they go on from a checkpoint of one
+    process, which lies in the middle of the second pass."""
+    extra = ("--eval.fraction=0.44", "--training.micro-batch-size=2", "--training.epochs=3")
+    one, two = (command(toy, tmp_path / name, "mul_tokens", *extra) for name in ("one", "two"))
+    run(monkeypatch, one)
+    stop_in_step_5(monkeypatch, two)
+    helpers.run("sft/sft_gsm8k.py", *two, "--resume", processes=2)
+    rows, expected = (read_jsonl(tmp_path / name / "log.jsonl") for name in ("two", "one"))
     for key in ("loss", "eval_loss"):
         assert [row.get(key) for row in rows] == pytest.approx([row.get(key) for row in expected], abs=1e-4)
-    ours, theirs = (load_file(path / "model.safetensors") for path in (tmp_path / "two", finished / "mul_tokens"))
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("two", "one"))
     for name, weight in ours.items():
         torch.testing.assert_close(weight, theirs[name], atol=1e-3, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+    counts = [read_json(tmp_path / name / "sft_results.json") for name in ("two", "one")]
+    for key in ("steps", "tokens", "labelled_tokens", "mul_tokens_seen", "epochs"):
+        assert counts[0][key] == counts[1][key]
 
 
 def answer_after_training(toy, folder, monkeypatch):
