@@ -38,7 +38,14 @@ def gsm8k_test_questions(data_path: Path | None, hub_id: str) -> HeldOutQuestion
     There are none where the folder has no test file. Raises UserError when the test items cannot be read.
     """
     if data_path is None:
-        return HeldOutQuestions(item["question"] for item in load_gsm8k(hub_id, "test"))
+        return test_questions_of(hub_id)
     test_file = split_file(data_path if data_path.is_dir() else data_path.parent, "test")
-    items = load_gsm8k(test_file, "test") if test_file.exists() else []
-    return HeldOutQuestions(item["question"] for item in items)
+    return test_questions_of(test_file if test_file.exists() else None)
+
+
+def test_questions_of(source: Path | str | None) -> HeldOutQuestions:
+    """The questions of a GSM8K test set: a .jsonl or .parquet file, a folder with test.jsonl, or a hub id; None: none.
+
+    Raises UserError when it cannot be read.
+    """
+    return HeldOutQuestions(item["question"] for item in (load_gsm8k(source, "test") if source else []))

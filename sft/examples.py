@@ -23,6 +23,7 @@ from data.formats import (
     system_turn,
 )
 from data.gsm8k import load_gsm8k
+from data.held_out import HeldOutQuestions
 from data.item_files import split_file
 from sft.packing import IGNORED
 from tokenizer.mul_facts import FIRST_MUL_ID, REASONING_TAGS, VOCAB_SIZE
@@ -80,6 +81,13 @@ def messages_example(messages: list[dict[str, str]]) -> Example:
             segments += (Segment(cue, False), Segment(chat_completion(message["content"]), True))
             cue = ""
     return Example(tuple(segments))
+
+
+def without_test_questions(examples: list[Example], test: HeldOutQuestions) -> tuple[list[Example], dict[str, int]]:
+    """The examples in which none of the questions stands, and the count of the others by reason."""
+    shown = tqdm(examples, desc="looking for test questions", unit=" examples", leave=False, disable=None)
+    kept = [example for example in shown if not test.occur_in(example.text)]
+    return kept, {"test_question": len(examples) - len(kept)} if len(kept) < len(examples) else {}
 
 
 def examples_sha256(examples: list[Example]) -> str:

@@ -19,9 +19,9 @@ import numpy as np
 from common.config import parse_config
 from common.errors import UserError, run_script
 from data.chat_rows import messages, read_rows
-from data.held_out import gsm8k_test_questions
+from data.held_out import gsm8k_test_questions, test_questions_of
 from data.tinygsm.converted import CONVERTED_DIR, combined_path, load_converted
-from sft.examples import Example, chat_example, load_gsm8k_train, messages_example
+from sft.examples import Example, chat_example, load_gsm8k_train, messages_example, without_test_questions
 from sft.stage import StageConfig, check_stage, run_stage
 
 STAGE = "sft_transition"
@@ -47,6 +47,7 @@ class Config(StageConfig):
     gsm8k_hub_id: str = "openai/gsm8k"  # GSM8K on the Hugging Face hub
     tinygsm_path: Path | None = None  # converted rows; default: data/processed/tinygsm/combined_{condition}.jsonl
     allow_bad_rows: bool = False  # go on when more than 1% of a kind's rows cannot be used
+    test_path: Path | None = None  # GSM8K's test set, file or folder; default: beside gsm8k_path, or the hub's
 
 
 def shares_to_counts(mixture: Mixture, num_examples: int) -> dict[str, int]:
@@ -89,7 +90,10 @@ def main() -> None:
     parent = config.model_path or Path(f"outputs/sft_tulu_{config.condition}")
     config = check_stage(replace(config, model_path=parent), STAGE)
     counts = shares_to_counts(config.mixture, config.num_examples)
-    test = gsm8k_test_questions(config.gsm8k_path, config.gsm8k_hub_id)
+    if config.test_path is None:
+        test = gsm8k_test_questions(config.gsm8k_path, config.gsm8k_hub_id)
+    else:
+        test = test_questions_of(config.test_path)
 
     examples, dropped, kept_by_kind = [], Counter(), {}
     for kind, count in counts.items():
@@ -100,9 +104,9 @@ def main() -> None:
             raise UserError(
                 f"mixture.{kind}: {count} examples wanted, {len(found)} there; lower its share or num_examples"
             )
-        kept = [example for example in found if not test.occur_in(example.text)]
+        kept, test_rows = without_test_questions(found, test)
         dropped.update(bad)
-        dropped["test_question"] += len(found) - len(kept)
+        dropped.update(test_rows)
         kept_by_kind[kind] = len(kept)
         examples += kept
     run_stage(
@@ -111,7 +115,7 @@ def main() -> None:
         results_name="transition_sft_results.json",
         examples=examples,
         source=", ".join(f"{count} of {kind}" for kind, count in kept_by_kind.items()),
-        dropped=dict(+dropped),
+        dropped=dict(dropped),
     )
 
 

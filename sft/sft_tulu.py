@@ -7,7 +7,8 @@
 
 Without a network add --data-path: a .jsonl or .parquet file with a column `messages` of {"role", "content"}, or a
 folder with such files. System and user turns are read, every assistant turn is trained with an end-of-text of its own;
-in mul_tokens the products in assistant turns become tokens. Beside the model: tulu_sft_results.json, log.jsonl,
+in mul_tokens the products in assistant turns become tokens. Conversations that hold a question of GSM8K's test set are
+left out and counted; with local data --test-path says where it is. Beside the model: tulu_sft_results.json, log.jsonl,
 run.json.
 """
 
@@ -17,10 +18,12 @@ from pathlib import Path
 from common.config import parse_config
 from common.errors import UserError, run_script
 from data.chat_rows import messages, read_rows
-from sft.examples import messages_example
+from data.held_out import test_questions_of
+from sft.examples import messages_example, without_test_questions
 from sft.stage import StageConfig, check_stage, run_stage
 
 STAGE = "sft_tulu"
+GSM8K_HUB_ID = "openai/gsm8k"
 
 
 @dataclass
@@ -32,6 +35,7 @@ class Config(StageConfig):
     subset_size: int = 200_000  # conversations to use, drawn by seed
     inject_mul_tokens: bool = False  # needs not be given: this stage always injects in mul_tokens
     allow_bad_rows: bool = False  # go on when more than 1% of the rows cannot be used
+    test_path: Path | None = None  # GSM8K's test set, file or folder; default: with hub_id the hub's, else none
 
 
 def main() -> None:
@@ -46,13 +50,15 @@ def main() -> None:
         seed=config.seed,
         allow_bad_rows=config.allow_bad_rows,
     )
+    test = test_questions_of(config.test_path or (GSM8K_HUB_ID if config.data_path is None else None))
+    examples, test_rows = without_test_questions([messages_example(turns) for turns in conversations.rows], test)
     run_stage(
         config,
         stage=STAGE,
         results_name="tulu_sft_results.json",
-        examples=[messages_example(turns) for turns in conversations.rows],
+        examples=examples,
         source=str(config.data_path or config.hub_id),
-        dropped=conversations.dropped,
+        dropped=conversations.dropped | test_rows,
     )
 
 

@@ -91,6 +91,25 @@ def test_the_mixture_has_its_shares_and_no_test_question(folder):
     assert record["data"]["dropped"] == {"test_question": 2}  # "What is 4*3?" asks the same
 
 
+def test_rows_from_elsewhere_are_searched_for_test_questions(folder, monkeypatch):
+    asked = {"question": "Add to this: what is  3 * 4 ?", "answer": "3*4 = 12\n#### 12"}
+    write_jsonl(folder / "elsewhere.jsonl", [*ITEMS, asked])
+    for extra, dropped in (([], {}), (["--test-path=gsm8k"], {"test_question": 1})):
+        flags = ("--data-path=elsewhere.jsonl", "--output-dir=outputs/elsewhere", "--force", *extra)
+        run(monkeypatch, folder, sft_tinygsm, *common("baseline"), *flags)
+        results = read_json(folder / "outputs/elsewhere/tinygsm_sft_results.json")
+        assert results["dropped"] == dropped
+        assert results["examples"] + results["eval_examples"] == 9 - len(dropped)
+
+
+def test_the_mixture_takes_another_test_set(folder, monkeypatch):
+    write_jsonl(folder / "other.jsonl", [{"question": "Say 2*7.", "answer": "#### 14"}])
+    transition(monkeypatch, folder, "baseline", "--test-path=other.jsonl", "--output-dir=outputs/other_test")
+    record = read_json(folder / "outputs/other_test/run.json")
+    assert record["data"]["source"] == "12 of instruction, 5 of gsm8k, 12 of tinygsm"
+    assert record["data"]["dropped"] == {"test_question": 1}
+
+
 def test_shares_become_counts():
     assert shares_to_counts(Mixture(), 50) == {"instruction": 20, "gsm8k": 10, "tinygsm": 20}
     for shares in ((0.5, 0.4, 0.4), (1.5, -0.5, 0), (0, 0, 0)):

@@ -90,6 +90,7 @@ def test_the_four_commands_run_as_written(folder, monkeypatch):
         (["--subset-size=0"], "--subset-size 0"),
         (["--data-path=gsm8k.jsonl"], "8 of 8 rows cannot be used (8 missing_keys), the first is gsm8k.jsonl, line 1"),
         (["--data-path=none.jsonl"], "none.jsonl does not exist"),
+        (["--data-path=tulu.jsonl", "--test-path=none.jsonl"], "none.jsonl does not exist"),
         (["--inject-mul-tokens"], "leave it off in baseline"),
     ],
 )
@@ -100,6 +101,15 @@ def test_a_mistake_is_one_line(folder, monkeypatch, capsys, arguments, message):
     (line,) = capsys.readouterr().err.splitlines()
     assert stop.value.code == 2 and line.startswith("error: ") and message in line
     assert not (folder / "outputs/other").exists()
+
+
+def test_conversations_with_a_test_question_are_left_out(folder, monkeypatch):
+    write_jsonl(folder / "test.jsonl", [{"question": "And 3 * 3?", "answer": "#### 9"}])
+    flags = ("--model-path=outputs/hf_baseline_10b", "--data-path=tulu.jsonl", "--output-dir=outputs/searched")
+    run(monkeypatch, folder, "sft/sft_tulu.py", *flags, "--test-path=test.jsonl", "--training.epochs=1")
+    results = read_json(folder / "outputs/searched/tulu_sft_results.json")
+    assert results["dropped"] == {"test_question": 8}  # a third of them asks it, in the second turn
+    assert results["examples"] + results["eval_examples"] == len(CONVERSATIONS) - 8
 
 
 def test_bad_rows_and_long_ones_are_in_the_results(folder, monkeypatch, capsys):
