@@ -19,7 +19,7 @@ class ConditionRuns:
     condition: str
     directories: dict[str, Path] = field(default_factory=dict)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)  # run.json of each stage
-    results: dict[str, dict[str, Any]] = field(default_factory=dict)  # results.json / sft_results.json
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)  # results.json / *sft_results.json
     logs: dict[str, list[dict]] = field(default_factory=dict)  # log.jsonl of the training stages
     responses: dict[str, list[dict]] = field(default_factory=dict)
     model_configs: dict[str, dict[str, Any]] = field(default_factory=dict)  # config.json of model directories
@@ -93,8 +93,9 @@ def _read_records(directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def _read_stage(runs: ConditionRuns, stage: str, directory: Path) -> None:
-    results = directory / {"pretrain": "results.json", "sft": "sft_results.json"}.get(stage_kind(stage), "")
-    if results.is_file():
+    # An SFT stage may have its name before that of its results: tulu_sft_results.json.
+    names = {"pretrain": "results.json", "sft": "*sft_results.json"}.get(stage_kind(stage), "")
+    for results in directory.glob(names) if names else ():
         runs.results[stage] = read_json(results)
         log = directory / "log.jsonl"
         runs.logs[stage] = read_jsonl(log) if log.is_file() else []
