@@ -1,16 +1,17 @@
 """Useful tokens per second of our SFT step beside a padded recipe on the same examples, in one run.
 
     uv run python scripts/bench_sft.py
-    uv run python scripts/bench_sft.py --recipe pretrain/configs/gpt2_124m.yaml --steps 3
+    uv run python scripts/bench_sft.py --recipe pretrain/configs/gpt2_124m.yaml --steps 3 --data-path path/to/gsm8k
     uv run python scripts/bench_sft.py --recipe pretrain/configs/gpt2_124m.yaml --device cuda --micro-batch-size 32
 
 ours     the step of sft/training.py: examples packed side by side, the head applied to the labelled positions alone
 padded   every example padded to --max-length, GPT2LMHeadModel's own forward and loss over whole logits, prompts trained
          too, gradients accumulated over micro-batches
 
-Both: the same weights, examples, dtype, clipping and fused AdamW. The examples are random ids, in number of tokens
-distributed like GSM8K's (mean 160, at most 442, 38% of them prompt). A useful token is one of an example; padding is
-none. Steps alternate, so that a busy machine slows both; figures are medians.
+Both: the same weights, examples, dtype, clipping and fused AdamW. The examples are GSM8K's where --data-path says where
+they are, else random ids, in number of tokens distributed like GSM8K's (mean 160, at most 442, 38% of them prompt). A
+useful token is one of an example; padding is none. Steps alternate, so that a busy machine slows both; figures are
+medians.
 """
 
 import tempfile
@@ -34,7 +35,7 @@ from common.record import git_commit, hardware
 from pretrain.hf_weights import hf_config
 from pretrain.model import GPTConfig
 from pretrain.settings import TrainConfig
-from sft.examples import TokenizedExamples
+from sft.examples import TokenizedExamples, chat_example, load_gsm8k_train, tokenize_examples
 from sft.packing import IGNORED, PackedRows
 from sft.settings import SFTSettings
 from sft.training import build_trainer, quiet_libraries
@@ -49,6 +50,7 @@ class BenchConfig:
     """Our SFT step beside a padded recipe on the same examples."""
 
     recipe: Path = Path("pretrain/configs/demo.yaml")  # a pretraining config; its model section counts
+    data_path: Path | None = None  # GSM8K: .jsonl file, or folder with train.jsonl; without it random examples
     batch_size: int = 32  # examples per optimizer step
     micro_batch_size: int = 4  # examples per forward pass of the padded recipe; ours takes the batch at once
     max_length: int = 512  # what the padded recipe pads to, and our longest row
@@ -74,6 +76,8 @@ def main() -> None:
     gpt2 = hf_config(GPTConfig(**asdict(replace(shape, block_size=max(shape.block_size, config.max_length)))))
     model = GPT2LMHeadModel(gpt2)
     batches = [random_examples(config.batch_size, seed) for seed in range(config.steps + 1)]
+    if config.data_path:
+        batches = gsm8k_batches(config)
 
     seconds: dict[str, list[float]] = {"ours": [], "padded": []}
     with tempfile.TemporaryDirectory() as directory:
@@ -116,6 +120,17 @@ def random_examples(count: int, seed: int) -> list[dict[str, np.ndarray]]:
         labels = np.where(np.arange(length) < PROMPT_SHARE * length, np.int32(IGNORED), ids)
         rows.append({"input_ids": ids, "labels": labels})
     return rows
+
+
+def gsm8k_batches(config: BenchConfig) -> list[list[dict[str, np.ndarray]]]:
+    """GSM8K's items as sft/sft_gsm8k.py trains them, drawn by seed 0, a batch for every step and the one before."""
+    items = load_gsm8k_train(config.data_path, "").rows
+    wanted = (config.steps + 1) * config.batch_size
+    if wanted > len(items):
+        raise UserError(f"{config.data_path} has {len(items)} items; {config.steps} steps need {wanted}")
+    drawn = [chat_example(**items[i]) for i in np.random.default_rng(0).permutation(len(items))[:wanted]]
+    rows = tokenize_examples(build_hf_tokenizer("baseline"), drawn, config.max_length).rows
+    return [rows[start : start + config.batch_size] for start in range(0, len(rows), config.batch_size)]
 
 
 def computed_tokens(config: BenchConfig) -> Callable[[list[dict]], int]:

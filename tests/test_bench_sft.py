@@ -1,13 +1,16 @@
 """The benchmark of the SFT step, at toy size."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 
 from common.errors import UserError
-from common.files import read_json, write_text
+from common.files import read_json, write_jsonl, write_text
 from scripts import bench_sft
+from sft.examples import chat_example
 from sft.packing import IGNORED
+from tokenizer.hf_gpt2_with_mul import build_hf_tokenizer
 
 TOY = "model: {n_layer: 1, n_head: 2, n_embd: 8, block_size: 16}\ntraining: {batch_size: 2}\n"
 
@@ -22,6 +25,20 @@ def test_two_contenders_are_timed_on_the_same_batches(tmp_path, monkeypatch, cap
     speeds = figures["useful_tokens_per_second"]
     assert speeds["ours"] > speeds["padded"] > 0 and figures["ratio"] > 1 and "ratio: " in capsys.readouterr().out
     assert figures["real_share"]["padded"] < figures["real_share"]["ours"] <= 1
+
+
+def test_gsm8k_is_trained_as_its_stage_does(tmp_path):
+    answers = ["It is one.\n#### 1", "Long. " * 10 + "\n#### 2", "2 * 3 = 6\n#### 6"]
+    rows = [{"question": f"What is it, the {n}th time?", "answer": answers[n % 3]} for n in range(6)]
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    config = bench_sft.BenchConfig(data_path=tmp_path, batch_size=2, steps=2)
+    batches = bench_sft.gsm8k_batches(config)
+    assert [len(batch) for batch in batches] == [2, 2, 2]
+    tokenizer = build_hf_tokenizer("baseline")
+    texts = sorted(tokenizer.decode(row["input_ids"]) for batch in batches for row in batch)
+    assert texts == sorted(chat_example(**row).text for row in rows)
+    with pytest.raises(UserError, match="has 6 items; 3 steps need 8"):
+        bench_sft.gsm8k_batches(replace(config, steps=3))
 
 
 def test_the_examples_have_gsm8k_s_lengths():
