@@ -1,6 +1,7 @@
 """Where and how precisely to compute."""
 
 import contextlib
+import os
 import random
 import resource
 import sys
@@ -65,6 +66,20 @@ def memory_bytes(device: torch.device) -> tuple[int, int]:
         return int(rows["VmRSS"].split()[0]) * 1024, int(rows["VmHWM"].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return peak, peak
+
+
+def free_memory_bytes(device: torch.device) -> int:
+    """Bytes that could be allocated now, this process's cached blocks included."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        rows = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        return int(rows["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # no word on what is free: half of all
 
 
 class DelayedScalars:

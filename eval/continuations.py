@@ -110,10 +110,7 @@ def _prefill(model: GPT, contexts: list[Ids], cache: KVCache, batch_tokens: int)
     start = 0
     for batch in _batches_by_length(contexts, batch_tokens):
         stop = start + len(batch)
-        part = copy.copy(cache)  # its rows are views: what is stored in them is stored in `cache`
-        part.keys, part.values = cache.keys[:, start:stop], cache.values[:, start:stop]
-        part.lengths = cache.lengths[start:stop]
-        hidden = model.hidden(_padded(batch).to(device), part)
+        hidden = model.hidden(_padded(batch).to(device), cache.part(start, stop))
         lengths = torch.tensor([len(context) for context in batch], device=device)
         cache.lengths[start:stop] = lengths
         last.append(hidden[torch.arange(len(batch), device=device), lengths - 1])

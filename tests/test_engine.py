@@ -3,9 +3,11 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.stats import chisquare
 
-from eval.engine import Sampling, generate
+from eval.engine import generate
+from eval.sampling import BLOCK, Sampling
 from pretrain.model import GPT, GPTConfig
 
 V = 97
@@ -28,6 +30,11 @@ def model():
 def prompts():
     generator = np.random.default_rng(1)
     return [generator.integers(0, V, size=length).tolist() for length in (5, 1, 12, 3, 20, 5, 7, 30, 2, 9)]
+
+
+def padded(logits):
+    """Logits (R, V) as `choose` takes them: vocabulary first, whole blocks, in storage of its own."""
+    return F.pad(logits, (0, -logits.size(-1) % BLOCK), value=-math.inf).t().contiguous()
 
 
 @torch.no_grad()
@@ -159,7 +166,7 @@ def test_sampling_draws_from_the_distribution_it_states(options, expected):
     draws, probabilities = 2000, torch.tensor([0.1, 0.2, 0.4, 0.05, 0.25, 0.0])
     sampling = Sampling(**{"temperature": 1.0, "top_k": None, "top_p": None} | options)
     uniforms = (torch.arange(draws, dtype=torch.float64) + 0.5) / draws
-    ids, logprobs = sampling.choose(probabilities.log().expand(draws, -1), uniforms)
+    ids, logprobs = sampling.choose(padded(probabilities.log().expand(draws, -1)), uniforms)
     shares = torch.bincount(ids, minlength=6) / draws
     expected = torch.tensor(expected) / sum(expected)
     assert (shares - expected).abs().max() <= 2 / draws
@@ -170,12 +177,13 @@ def test_sampling_draws_from_the_distribution_it_states(options, expected):
 def test_the_largest_random_number_never_picks_an_impossible_id():
     logits = torch.zeros(1, 50_000)
     logits[:, 40_000:] = -math.inf
-    ids, _ = Sampling(1.0, None, None).choose(logits, torch.tensor([1 - 2**-53], dtype=torch.float64))
+    ids, _ = Sampling(1.0, None, None).choose(padded(logits), torch.tensor([1 - 2**-53], dtype=torch.float64))
     assert ids.item() == 39_999
 
 
 def test_ties_go_to_the_lowest_id():
-    ids, _ = Sampling(0.0, None, None).choose(torch.tensor([[0.0, 2.0, 1.0, 2.0]]), torch.zeros(1))
+    logits = torch.tensor([0.0, 2.0, 1.0, 2.0]).repeat(1, 200)  # ties inside a block and across blocks
+    ids, _ = Sampling(0.0, None, None).choose(padded(logits), torch.zeros(1, dtype=torch.float64))
     assert ids.item() == 1
 
 
