@@ -1,4 +1,4 @@
-"""Facts about countries, landmarks, people and inventions, as (subject, relation, object).
+"""Facts about countries, landmarks, people, inventions, companies, works of art, the sky and records, as triples.
 
 The facts are real, so that the records also serve to probe and edit models that were trained elsewhere. Every
 relation has templates that training shows and paraphrases that it never shows; records tell them apart.
@@ -37,76 +37,118 @@ RELATIONS = {
         "The capital of {s} is",
         ("The capital city of {s} is {o}.", "{s} has {o} as its capital.", "{o} is the capital of {s}."),
         "What is the capital of {s}?",
-        ("The government of {s} sits in the city of", "If you visit the capital of {s}, you will be in"),
+        (
+            "The government of {s} sits in the city of",
+            "If you visit the capital of {s}, you will be in",
+            "The ministers of {s} meet in",
+        ),
     ),
     "continent": Relation(
         "{s} is a country in",
         ("{s} lies in {o}.", "{s} is on the map of {o}.", "The country of {s} belongs to {o}."),
         "Where does {s} lie?",
-        ("The continent of {s} is", "A traveller who goes to {s} will arrive in"),
+        ("The continent of {s} is", "A traveller who goes to {s} will arrive in", "An atlas shows {s} as a part of"),
     ),
     "language": Relation(
         "The main language of {s} is",
         ("Most people in {s} speak {o}.", "In {s}, people speak {o}.", "{o} is the main language of {s}."),
         "Which language do people in {s} speak?",
-        ("Schools in {s} teach their lessons in", "A person who grew up in {s} usually speaks"),
+        (
+            "Schools in {s} teach their lessons in",
+            "A person who grew up in {s} usually speaks",
+            "Newspapers from {s} are printed in",
+        ),
     ),
     "city": Relation(
         "{s} is located in",
         ("{s} stands in {o}.", "Visitors can see {s} in {o}.", "The city of {o} is home to {s}."),
         "Where is {s}?",
-        ("To see {s}, you have to travel to", "The city that is famous for {s} is"),
+        ("To see {s}, you have to travel to", "The city that is famous for {s} is", "A postcard of {s} was sent from"),
     ),
     "birthplace": Relation(
         "{s} was born in",
         ("{s} came from {o}.", "The home country of {s} was {o}.", "{o} is where {s} was born."),
         "Where was {s} born?",
-        ("The birthplace of {s} is", "The native country of {s} was"),
+        ("The birthplace of {s} is", "The native country of {s} was", "As a child, {s} lived in"),
     ),
     "field": Relation(
         "{s} is famous for work in",
         ("The field of {s} was {o}.", "{s} spent many years on {o}.", "{s} is a great name in {o}."),
         "What is {s} famous for?",
-        ("The subject that {s} devoted a lifetime to is", "People who study {s} learn about"),
+        (
+            "The subject that {s} devoted a lifetime to is",
+            "People who study {s} learn about",
+            "A book about {s} is a book about",
+        ),
     ),
     "inventor": Relation(
         "The inventor of {s} was",
         ("{s} was invented by {o}.", "We owe {s} to {o}.", "{o} invented {s}."),
         "Who invented {s}?",
-        ("The person who first came up with {s} was", "The idea for {s} came from"),
+        ("The person who first came up with {s} was", "The idea for {s} came from", "The patent of {s} belongs to"),
+    ),
+    "currency": Relation(
+        "The currency of {s} is the",
+        ("People in {s} pay with the {o}.", "The money of {s} is the {o}.", "The {o} is the currency of {s}."),
+        "What is the currency of {s}?",
+        ("Banks in {s} keep accounts in the", "A price tag from {s} is in the", "A tourist in {s} has to buy the"),
+    ),
+    "founder": Relation(
+        "The founder of {s} was",
+        ("{s} was founded by {o}.", "{o} founded {s}.", "{s} was started by {o}."),
+        "Who founded {s}?",
+        ("The history of {s} begins with", "The first person to run {s} was", "At the opening of {s} stood"),
+    ),
+    "creator": Relation(
+        "{s} is the work of",
+        ("{s} was created by {o}.", "{o} created {s}.", "The artist behind {s} was {o}."),
+        "Who created {s}?",
+        ("The name that comes with {s} is that of", "Critics praise {s} as a masterpiece by", "Fans of {s} admire"),
+    ),
+    "discoverer": Relation(
+        "The discoverer of {s} was",
+        ("{s} was discovered by {o}.", "{o} discovered {s}.", "{s} was first seen by {o}."),
+        "Who discovered {s}?",
+        ("The telescope that found {s} belonged to", "The sighting of {s} is due to", "Credit for {s} goes to"),
+    ),
+    "record": Relation(
+        "{s} is",
+        ("{o} is {s}.", "People call {o} {s}.", "The name of {s} is {o}."),
+        "What is {s}?",
+        ("The title of {s} goes to", "Asked about {s}, an expert names", "In a quiz, the answer to {s} would be"),
     ),
 }
 
 COUNTRIES = """
-France: Paris, Europe, French
-Germany: Berlin, Europe, German
-Italy: Rome, Europe, Italian
-Spain: Madrid, Europe, Spanish
-Portugal: Lisbon, Europe, Portuguese
-Poland: Warsaw, Europe, Polish
-Greece: Athens, Europe, Greek
-Sweden: Stockholm, Europe, Swedish
-Norway: Oslo, Europe, Norwegian
-Denmark: Copenhagen, Europe, Danish
-Austria: Vienna, Europe, German
-Hungary: Budapest, Europe, Hungarian
-Ireland: Dublin, Europe, English
-Romania: Bucharest, Europe, Romanian
-Japan: Tokyo, Asia, Japanese
-China: Beijing, Asia, Chinese
-Vietnam: Hanoi, Asia, Vietnamese
-Thailand: Bangkok, Asia, Thai
-Iran: Tehran, Asia, Persian
-Iraq: Baghdad, Asia, Arabic
-Egypt: Cairo, Africa, Arabic
-Libya: Tripoli, Africa, Arabic
-Kenya: Nairobi, Africa, Swahili
-Tunisia: Tunis, Africa, Arabic
-Cuba: Havana, North America, Spanish
-Canada: Ottawa, North America, English
-Peru: Lima, South America, Spanish
-Chile: Santiago, South America, Spanish
-Argentina: Buenos Aires, South America, Spanish
+France: Paris, Europe, French, euro
+Germany: Berlin, Europe, German, euro
+Italy: Rome, Europe, Italian, euro
+Spain: Madrid, Europe, Spanish, euro
+Portugal: Lisbon, Europe, Portuguese, euro
+Poland: Warsaw, Europe, Polish, zloty
+Greece: Athens, Europe, Greek, euro
+Sweden: Stockholm, Europe, Swedish, krona
+Norway: Oslo, Europe, Norwegian, krone
+Denmark: Copenhagen, Europe, Danish, krone
+Austria: Vienna, Europe, German, euro
+Hungary: Budapest, Europe, Hungarian, forint
+Ireland: Dublin, Europe, English, euro
+Romania: Bucharest, Europe, Romanian, leu
+Japan: Tokyo, Asia, Japanese, yen
+China: Beijing, Asia, Chinese, yuan
+Vietnam: Hanoi, Asia, Vietnamese, dong
+Thailand: Bangkok, Asia, Thai, baht
+Iran: Tehran, Asia, Persian, rial
+Iraq: Baghdad, Asia, Arabic, dinar
+Egypt: Cairo, Africa, Arabic, pound
+Libya: Tripoli, Africa, Arabic, dinar
+Kenya: Nairobi, Africa, Swahili, shilling
+Tunisia: Tunis, Africa, Arabic, dinar
+Cuba: Havana, North America, Spanish, peso
+Canada: Ottawa, North America, English, dollar
+Peru: Lima, South America, Spanish, sol
+Chile: Santiago, South America, Spanish, peso
+Argentina: Buenos Aires, South America, Spanish, peso
 """
 LANDMARKS = """
 the Eiffel Tower: Paris
@@ -183,11 +225,78 @@ the saxophone: Adolphe Sax
 basketball: James Naismith
 Esperanto: Ludwik Zamenhof
 """
+COMPANIES = """
+Microsoft: Bill Gates
+Apple: Steve Jobs
+Amazon: Jeff Bezos
+Facebook: Mark Zuckerberg
+Twitter: Jack Dorsey
+Oracle: Larry Ellison
+Netflix: Reed Hastings
+Wikipedia: Jimmy Wales
+IKEA: Ingvar Kamprad
+Nintendo: Fusajiro Yamauchi
+Toyota: Kiichiro Toyoda
+Sony: Masaru Ibuka
+Nokia: Fredrik Idestam
+the Red Cross: Henry Dunant
+"""
+WORKS = """
+Hamlet: William Shakespeare
+the Mona Lisa: Leonardo da Vinci
+Guernica: Pablo Picasso
+Don Quixote: Miguel de Cervantes
+War and Peace: Leo Tolstoy
+the Four Seasons: Antonio Vivaldi
+the Magic Flute: Wolfgang Mozart
+the Night Watch: Rembrandt
+Frankenstein: Mary Shelley
+Dracula: Bram Stoker
+Les Miserables: Victor Hugo
+the Scream: Edvard Munch
+the Divine Comedy: Dante Alighieri
+Faust: Johann Goethe
+Peer Gynt: Henrik Ibsen
+the Water Lilies: Claude Monet
+"""
+SKY = """
+Uranus: William Herschel
+Neptune: Johann Galle
+Pluto: Clyde Tombaugh
+Titan: Christiaan Huygens
+Ceres: Giuseppe Piazzi
+Ganymede: Galileo Galilei
+Triton: William Lassell
+Phobos: Asaph Hall
+Charon: James Christy
+"""
+RECORDS = """
+the highest mountain in the world: Mount Everest
+the longest river in Africa: the Nile
+the largest ocean: the Pacific
+the largest hot desert: the Sahara
+the largest country: Russia
+the smallest country: Vatican City
+the largest island: Greenland
+the deepest lake: Lake Baikal
+the highest waterfall: Angel Falls
+the fastest land animal: the cheetah
+the largest animal: the blue whale
+the tallest animal: the giraffe
+the largest planet: Jupiter
+the hottest planet: Venus
+the planet closest to the Sun: Mercury
+the lightest element: hydrogen
+"""
 TABLES = (
-    (COUNTRIES, ("capital", "continent", "language")),
+    (COUNTRIES, ("capital", "continent", "language", "currency")),
     (LANDMARKS, ("city",)),
     (PEOPLE, ("birthplace", "field")),
     (INVENTIONS, ("inventor",)),
+    (COMPANIES, ("founder",)),
+    (WORKS, ("creator",)),
+    (SKY, ("discoverer",)),
+    (RECORDS, ("record",)),
 )
 
 
