@@ -1,0 +1,147 @@
+"""rl/equations.py: what is an equation, what it says, and whether it holds."""
+
+import random
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rl.equations import facts_in, read_sentences
+
+FACT = "<MUL_2_7_14>"
+
+
+def equations_of(text):
+    return [equation for sentence in read_sentences(text) for equation in sentence.equations]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("6*9 = 54", [(54, True)]),
+        ("6 x 9=54 apples", [(54, True)]),
+        ("6 × 9 = 55", [(55, False)]),
+        ("She pays 3 * $8 = $24.", [(24, True)]),
+        ("6 * 9 = <<6*9=54>>54", [(54, True), (54, True)]),
+        ("6 * 9 = <<6*9=54>>55", [(54, True), (55, False)]),
+        ("6 * 9 = <<6*9=55>>54", [(55, False), (54, True)]),
+        (f"{FACT} = <<{FACT}>>14", [(14, True), (14, True)]),
+        (f"3 quarts = <<{FACT}>>15", [(15, False)]),
+        (f"{FACT} = 15", [(15, False)]),
+        (f"7*2 = {FACT}", [(14, True)]),
+        (f"({FACT}) + 4 = 18", [(18, True)]),
+        (f"{FACT}km = 14km", [(14, True)]),
+        ("2+3*4 = 14", [(14, True)]),
+        ("(2+3)*4 = 20", [(20, True)]),
+        ("((2+3)*(4-1))/5 = 3", [(3, True)]),
+        ("20-5-3 = 12", [(12, True)]),
+        ("24/4/2 = 3", [(3, True)]),
+        ("-3 + 5 = 2", [(2, True)]),
+        ("6*-2 = -12", [(-12, True)]),
+        ("1,200 + 34 = 1,234", [(1234, True)]),
+        ("0.1 + 0.2 = 0.3", [(0.3, True)]),
+        ("10/3 = 3.33", [(3.33, True)]),
+        ("10/3 = 3", [(3, False)]),
+        ("10/3 = 3.34", [(3.34, False)]),
+        ("6 quarts * 4 cups/quart = 24 cups", [(24, True)]),
+        ("109 fifth graders + 115 sixth graders = 224", [(224, True)]),
+        ("4*5 = 20 = 2*10", [(20, True), (20, True)]),
+        ("6*9 = 54 - 4 = 50", [(54, False), (50, True)]),
+        ("(5*3 = 15)", [(15, True)]),
+        ("there are 5 and 3*4 = 12", [(12, True)]),
+        ("5 3*4 = 12", [(12, True)]),
+        ("10/0 = 3", [(3, False)]),
+        ("(2+3 = 6) and 2)*3 = 6", [(6, False)]),
+        ("3*(4 = 12", []),
+        ("54 = 54", []),
+        (f"{FACT} = {FACT}", []),
+        ("7 = 72", []),
+        ("x = 5", []),
+        ("x2 * 3 = 6", []),
+        ("= = =", []),
+        ("5* = 3", []),
+        ("3*4 is 12", []),
+        ("3*4 =\n12", []),
+        ("12345678901234567890 * 1 = 12345678901234567890", []),
+        ("", []),
+    ],
+)
+def test_equations(text, found):
+    assert [(equation.value, equation.holds) for equation in equations_of(text)] == found
+
+
+def test_what_an_equation_says():
+    [said] = equations_of("24 - 4 + 3*2 = 26")
+    assert said.operands == (24, 4, 3, 2) and said.lone_facts == () and not said.is_trivial
+    [said] = equations_of(f"{FACT} = 15")
+    assert said.operands == (2, 7) and said.lone_facts == ((2, 7, 14),)
+    [said] = equations_of(f"{FACT} + 1 = 15")
+    assert said.operands == (14, 1) and said.lone_facts == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "trivial"), [("18*1=18", True), ("18+0=18", True), ("8-4=4", False), ("1+1=2", False)]
+)
+def test_trivial(text, trivial):
+    assert equations_of(text)[0].is_trivial is trivial
+
+
+def test_sentences_keep_facts_and_order():
+    first, second = read_sentences(f"He has {FACT} cups = <<{FACT}>>14. So what\nThen 14 - 4 = 10 are left")
+    assert first.facts == [(2, 7, 14), (2, 7, 14)] and second.equations[0].value == 10
+    assert facts_in("<MUL_2_7_14> <MUL_0_7_0> <MUL_2_7_>") == [(2, 7, 14)]
+
+
+@given(st.lists(st.sampled_from(["+", "-", "*", "/", "(", ")", " "]), max_size=8), st.randoms(use_true_random=False))
+def test_python_agrees(signs, rng):
+    """Any calculation that Python can work out is read with Python's value."""
+    text = "".join(f"{rng.randint(1, 9)}{sign}" for sign in signs if sign in "+-*/") + str(rng.randint(1, 9))
+    cut = rng.randrange(len(text))
+    text = f"({text})*2" if cut % 2 else text
+    if any(sign in text for sign in "+-*/"):
+        [said] = equations_of(f"{text}=777777")
+        value = eval(text)
+        assert equations_of(f"{text}={value:.9f}")[0].holds and not said.holds
+        assert not equations_of(f"{text}={value + 0.01:.9f}")[0].holds
+
+
+@given(st.text(alphabet="0123456789+-*/=()<>MUL_. x\n$,", max_size=200))
+def test_any_text_is_read(text):
+    for equation in equations_of(text):
+        assert isinstance(equation.holds, bool)
+
+
+UNITS = [
+    "9",
+    "9 ",
+    "9+",
+    "(",
+    "(9",
+    ")",
+    "1,234,",
+    "9=",
+    "9*9=81 ",
+    "<<",
+    "<<9",
+    ">>",
+    "<MUL_2_7_14>",
+    "9 a b ",
+    "-",
+    "a ",
+]
+
+
+@pytest.mark.parametrize("unit", [*UNITS, "<<<MUL_2_7_14>", "1/", "9 a/b ", "=", "234,"])
+def test_time_is_linear(unit):
+    """Three texts of 200,000 characters; a quadratic pattern would need minutes."""
+    text = unit * (200_000 // len(unit))
+    started = time.perf_counter()
+    for piece in (text, text + "=", "1=" + text + "2345= 3*4 = 12"):
+        read_sentences(piece)
+    assert time.perf_counter() - started < 3.0
+
+
+def test_a_long_sum_is_worked_out():
+    numbers = [random.Random(0).randint(1, 9) for _ in range(20_000)]
+    assert equations_of("+".join(map(str, numbers)) + f"={sum(numbers)}")[0].holds
