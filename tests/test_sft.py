@@ -1,4 +1,4 @@
-"""sft/: what is trained, that packing and the short head change nothing, how runs end, resume and refuse."""
+"""sft/sft_gsm8k.py, for all stages: what a run writes, how it ends, resumes and refuses."""
 
 import subprocess
 import sys
@@ -6,37 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import Dataset
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-from trl import SFTTrainer
 
-from common.errors import UserError, run_script
+from common.errors import run_script
 from common.files import read_json, read_jsonl, write_jsonl
 from data.formats import chat_completion, chat_prompt
 from sft import sft_gsm8k
 from sft.directories import complete_checkpoints
-from sft.examples import TokenizedExamples, chat_example, tokenize_examples
-from sft.packing import IGNORED, PackedRows
-from sft.settings import SFTSettings
-from sft.training import LabelledRowsTrainer, build_trainer, load_parent, mean_over_steps, quiet_libraries
-from tests import helpers
-from tests.sft_parents import TOY, write_parent
+from sft.examples import tokenize_examples
+from sft.packing import IGNORED
+from sft.training import load_parent, quiet_libraries
+from tests.sft_parents import EXAMPLES, TOY, stop_in_step, write_parent
 from tokenizer.mul_facts import EOT_ID, MulFactTokens, suppressed_ids
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES = [
-    {
-        "question": f"Sam has {a} bags with {b} lemons ({a}*{b}) in each. How many?",
-        "answer": f"There are {a} * {b} = <<{a}*{b}={a * b}>>{a * b} lemons"
-        + " in the bags" * (a % 3)
-        + f".\n#### {a * b}",
-    }
-    for a in range(2, 10)
-    for b in (3, 7)
-]
-PAIRS = [(chat_prompt(e["question"]), chat_completion(e["answer"])) for e in EXAMPLES]
-CHATS = [chat_example(**e) for e in EXAMPLES]
 
 
 @pytest.fixture(scope="module")
@@ -51,33 +34,6 @@ def toy(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def tokenizer(toy):
-    return AutoTokenizer.from_pretrained(toy / "mul_tokens")
-
-
-@pytest.fixture(scope="module")
-def trainer(toy, tokenizer, tmp_path_factory):
-    """A trainer on a toy model with weights large enough for documents to matter to each other."""
-    model, _ = load_parent(toy / "mul_tokens", "mul_tokens")
-    torch.manual_seed(1)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
-    values = SFTSettings()
-    values.training.max_length = 96
-    train = tokenize_examples(tokenizer, CHATS, max_length=96)
-    return build_trainer(
-        model,
-        tokenizer,
-        train,
-        TokenizedExamples([]),
-        values,
-        tmp_path_factory.mktemp("out"),
-        seed=0,
-        device_name="cpu",
-    )
-
-
 def command(toy, output, condition="baseline", *extra):
     inject = ["--inject-mul-tokens"] if condition == "mul_tokens" else []
     return [
@@ -90,94 +46,6 @@ def command(toy, output, condition="baseline", *extra):
 def run(monkeypatch, arguments):
     monkeypatch.setattr(sys, "argv", ["sft_gsm8k.py", *arguments])
     sft_gsm8k.main()
-
-
-# ---- labels (tests/test_sft_examples.py has what is trained in each format)
-
-
-def test_labels_equal_those_of_trl(trainer, tokenizer, monkeypatch):
-    """TRL tokenizes prompt and completion together and masks what they share with the prompt alone."""
-    monkeypatch.setattr(trainer, "completion_only_loss", True)
-    pairs = Dataset.from_list([{"prompt": prompt, "completion": completion} for prompt, completion in PAIRS])
-    theirs = trainer._prepare_dataset(pairs, tokenizer, trainer.args, False, None, "train")
-    ours = tokenize_examples(tokenizer, CHATS, max_length=96).rows
-    assert theirs["labels"][:] == [row["labels"].tolist() for row in ours]
-    assert theirs["input_ids"][:] == [row["input_ids"].tolist() for row in ours]
-
-
-# ---- packing
-
-
-def test_packed_rows_hold_every_token_once_with_its_label_and_position(trainer):
-    rows = list(trainer.train_dataset)
-    batch = PackedRows(96, EOT_ID)(rows)
-    starts = {(b, t) for b, t in (batch["position_ids"] == 0).nonzero().tolist()}
-    found = []
-    for b, t in starts:
-        length = 1
-        while t + length < batch["input_ids"].size(1) and batch["position_ids"][b, t + length] == length:
-            length += 1
-        span = (b, slice(t, t + length))
-        found.append((batch["input_ids"][span].tolist(), batch["labels"][span].tolist()))
-    documents = [document for document in found if document != ([EOT_ID], [IGNORED])]  # that is padding
-    assert sorted(documents) == sorted((row["input_ids"], row["labels"]) for row in rows)
-
-
-def test_packed_loss_is_the_token_weighted_loss_of_the_documents_alone(trainer):
-    rows = list(trainer.train_dataset)
-    with torch.no_grad():
-        packed, labelled = trainer.labelled_loss(trainer.model, PackedRows(96, EOT_ID)(rows))
-        total = 0.0
-        for row in rows:
-            ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
-            count = sum(label != IGNORED for label in row["labels"])
-            total += trainer.model(input_ids=ids, labels=labels).loss.item() * count
-    assert labelled == sum(label != IGNORED for row in rows for label in row["labels"])
-    assert packed.item() == pytest.approx(total / labelled, abs=1e-5)
-
-
-def test_a_document_does_not_see_the_one_before_it(trainer):
-    collate = PackedRows(200, EOT_ID)
-    batch = collate([dict(row) for row in list(trainer.train_dataset)[:4]])
-    second = (batch["position_ids"][0] == 0).nonzero().flatten()[1].item()
-    changed = batch["input_ids"].clone()
-    changed[0, :second] = 11
-    with torch.no_grad():
-        before, after = (
-            trainer.model.transformer(input_ids=ids, position_ids=batch["position_ids"]).last_hidden_state
-            for ids in (batch["input_ids"], changed)
-        )
-    assert (before[0, :second] - after[0, :second]).abs().max() > 0.1
-    assert (before[0, second:] - after[0, second:]).abs().max() == 0
-
-
-# ---- loss
-
-
-def test_loss_and_gradients_equal_trl(trainer):
-    """Two micro-batches of unequal length, with the token count of both, as in gradient accumulation."""
-    rows = list(trainer.train_dataset)
-    batches = [PackedRows(96, EOT_ID)(part) for part in (rows[:3], rows[3:])]
-    tokens = sum((batch["labels"][:, 1:] != IGNORED).sum() for batch in batches)
-    found = []
-    for compute_loss in (LabelledRowsTrainer.compute_loss, SFTTrainer.compute_loss):
-        trainer.model.zero_grad()
-        loss = sum(compute_loss(trainer, trainer.model, dict(batch), num_items_in_batch=tokens) for batch in batches)
-        loss.backward()
-        found.append((loss.item(), {name: p.grad.clone() for name, p in trainer.model.named_parameters()}))
-    (ours, our_grads), (theirs, their_grads) = found
-    assert ours == pytest.approx(theirs, abs=1e-5)
-    for name, grad in our_grads.items():
-        torch.testing.assert_close(grad, their_grads[name], atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(trainer):
-    with pytest.raises(UserError, match="the loss is nan"):
-        trainer.log({"loss": float("nan"), "learning_rate": 1e-3})
-
-
-def test_train_loss_weighs_rows_by_the_steps_they_cover():
-    assert mean_over_steps([{"step": 2, "loss": 1.0}, {"step": 3, "loss": 4.0}]) == 2.0
 
 
 # ---- runs
@@ -243,24 +111,9 @@ def test_only_answers_are_injected(toy, tmp_path, monkeypatch):
     assert train.mul_tokens == 2 * len(train.rows)
 
 
-def stop_in_step_5(monkeypatch, arguments):
-    """Leave a run as a kill would, with a checkpoint of step 4."""
-    log = LabelledRowsTrainer.log
-
-    def log_until_step_5(self, logs, start_time=None):
-        if self.state.global_step == 5:
-            raise InterruptedError
-        log(self, logs, start_time)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LabelledRowsTrainer, "log", log_until_step_5)
-        with pytest.raises(InterruptedError):
-            run(patch, arguments)
-
-
 def test_a_resumed_run_equals_one_that_was_not_stopped(finished, toy, tmp_path, monkeypatch, capsys):
     output = tmp_path / "resumed"
-    stop_in_step_5(monkeypatch, command(toy, output))
+    stop_in_step(5, monkeypatch, sft_gsm8k.main, command(toy, output))
     (output / "checkpoint-5").mkdir()  # a save that was cut short
     assert [path.name for path in complete_checkpoints(output)] == ["checkpoint-4"]
     assert_error(monkeypatch, capsys, command(toy, output), "pass --resume")
@@ -280,25 +133,6 @@ def test_accumulated_micro_batches_equal_one_batch(finished, toy, tmp_path, monk
     rows, expected = (read_jsonl(path / "log.jsonl") for path in (tmp_path / "out", finished / "baseline"))
     assert [row.get("loss") for row in rows] == pytest.approx([row.get("loss") for row in expected], abs=1e-4)
     assert [path.name for path in complete_checkpoints(tmp_path / "out")] == ["checkpoint-6"]
-
-
-def test_two_gloo_processes_equal_one(toy, tmp_path, monkeypatch):
-    """Of 9 examples the last step of a pass has one, so one process has none; and they go on from a checkpoint of one
-    process, which lies in the middle of the second pass."""
-    extra = ("--eval.fraction=0.44", "--training.micro-batch-size=2", "--training.epochs=3")
-    one, two = (command(toy, tmp_path / name, "mul_tokens", *extra) for name in ("one", "two"))
-    run(monkeypatch, one)
-    stop_in_step_5(monkeypatch, two)
-    helpers.run("sft/sft_gsm8k.py", *two, "--resume", processes=2)
-    rows, expected = (read_jsonl(tmp_path / name / "log.jsonl") for name in ("two", "one"))
-    for key in ("loss", "eval_loss"):
-        assert [row.get(key) for row in rows] == pytest.approx([row.get(key) for row in expected], abs=1e-4)
-    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("two", "one"))
-    for name, weight in ours.items():
-        torch.testing.assert_close(weight, theirs[name], atol=1e-3, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
-    counts = [read_json(tmp_path / name / "sft_results.json") for name in ("two", "one")]
-    for key in ("steps", "tokens", "labelled_tokens", "mul_tokens_seen", "epochs"):
-        assert counts[0][key] == counts[1][key]
 
 
 def answer_after_training(toy, folder, monkeypatch):

@@ -17,6 +17,7 @@ from data.gsm_sbs.decompositions import decompositions
 from sft import sft_curriculum, sft_drills, sft_gsm_sbs, sft_reasoning
 from sft.examples import chat_example, examples_sha256, reasoning_example, split_examples, tokenize_examples
 from sft.packing import IGNORED
+from sft.settings import check_settings
 from tests.helpers import ROOT
 from tests.sft_parents import write_parent
 from tokenizer.mul_facts import EOT_ID, REASONING_TAGS, suppressed_ids
@@ -319,10 +320,11 @@ def test_gsm8k_items_are_not_reasoning_rows(toy, tmp_path, monkeypatch):
         run(monkeypatch, sft_reasoning, arguments)
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", [*SCRIPTS, "demo_reasoning", "demo_real_reasoning", "quick_reasoning"])
 def test_the_shipped_configs_parse(name):
     path = ROOT / "sft/configs" / f"{name}.yaml"
-    config = parse_config(SCRIPTS[name].Config, ["--config", str(path)])
-    assert config.training.batch_size == 32
+    config = parse_config(SCRIPTS.get(name, sft_reasoning).Config, ["--config", str(path)])
+    check_settings(config)
+    assert config.training.batch_size == (16 if name == "demo_reasoning" else 32)
     if name == "reasoning":
         assert (config.training.max_steps, config.training.learning_rate, config.eval.keep_best) == (2000, 3e-4, True)
