@@ -1,14 +1,18 @@
-"""How sure a result is: intervals for one accuracy, tests and intervals for two accuracies on the same items.
+"""How sure a result is: intervals for one accuracy, tests and intervals for two, Holm's correction for many.
 
 Two models that answer the same questions are compared on the pairs: only the items on which exactly one of them is
-right carry information about which is better.
+right carry information about which is better. Where only counts are known, as from a paper, the two are taken as
+independent. eval/resampling.py has means that are no counts, and several seeds; eval/power.py what could be found.
+
+The module is not called statistics: the folder of a script that is run is searched before the standard library, whose
+`statistics` torch.compile imports.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, fisher_exact
 
 
 @dataclass(frozen=True)
@@ -69,21 +73,46 @@ def paired_difference(
     return PairedDifference(difference, difference - below, difference + above, p_value, n, only_a, only_b)
 
 
-def minimum_detectable_difference(
-    n: int, discordant_share: float, power: float = 0.8, alpha: float = 0.05
-) -> float | None:
-    """The smallest true difference in accuracy that McNemar's test on `n` items finds with this power.
+@dataclass(frozen=True)
+class UnpairedDifference:
+    """Accuracy of b minus accuracy of a on independent items, with its interval and p-value."""
 
-    `discordant_share` is the share of items on which the two models disagree: the more they differ item by item, the
-    larger a difference must be to stand out. Solves Connor's sample-size formula (Biometrics 43, 1987) for the
-    difference. None when even the largest difference possible, the discordant share itself, would go unnoticed.
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def unpaired_difference(
+    a_correct: int, a_total: int, b_correct: int, b_total: int, confidence: float = 0.95
+) -> UnpairedDifference:
+    """Two accuracies of which only the counts are known.
+
+    Newcombe's interval for independent proportions (Statistics in Medicine 17, 1998, 873-890, method 10) and Fisher's
+    exact test, which is conservative. Of two models on the same items the pairs would say more.
     """
-    z_alpha, z_power = norm.ppf(1 - alpha / 2), norm.ppf(power)
-    root = n - z_alpha**2 + z_power**2
-    if root < 0:
-        return None
-    found = math.sqrt(discordant_share) * (z_alpha * math.sqrt(n) + z_power * math.sqrt(root)) / (n + z_power**2)
-    return float(found) if found <= discordant_share else None
+    low_a, high_a = wilson_interval(a_correct, a_total, confidence)
+    low_b, high_b = wilson_interval(b_correct, b_total, confidence)
+    accuracy_a, accuracy_b = a_correct / a_total, b_correct / b_total
+    difference = accuracy_b - accuracy_a
+    below = _joined(accuracy_b - low_b, high_a - accuracy_a, phi=0.0)
+    above = _joined(high_b - accuracy_b, accuracy_a - low_a, phi=0.0)
+    table = [[a_correct, a_total - a_correct], [b_correct, b_total - b_correct]]
+    return UnpairedDifference(difference, difference - below, difference + above, float(fisher_exact(table).pvalue))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values corrected for their number, in the same order (Holm 1979).
+
+    Calling those below alpha significant makes any false call with probability alpha at most, however they depend on
+    each other.
+    """
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = largest
+    return corrected
 
 
 def _correlation(both: int, only_a: int, only_b: int, neither: int) -> float:

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
-from eval.stats import minimum_detectable_difference, paired_difference, wilson_interval
+from eval.power import minimum_detectable_difference
+from eval.stats import paired_difference, wilson_interval
 from scripts.compute_match import audit, mismatches
 from scripts.stage_runs import BENCHMARKS, ConditionRuns, chain_of, common_stages, stage_kind
 

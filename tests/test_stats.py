@@ -1,16 +1,12 @@
 import math
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, ttest_ind, ttest_rel
 
-from eval.stats import (
-    mcnemar_exact,
-    minimum_detectable_difference,
-    paired_difference,
-    wilson_interval,
-)
+from eval.power import detectable_accuracy_difference, detectable_mean_difference, minimum_detectable_difference
+from eval.stats import holm, mcnemar_exact, paired_difference, unpaired_difference, wilson_interval
 
 
 def table(both, only_a, only_b, neither):
@@ -108,3 +104,53 @@ def test_minimum_detectable_difference_has_the_power_it_claims():
 def test_minimum_detectable_difference_out_of_reach():
     assert minimum_detectable_difference(100, 0.02) is None
     assert minimum_detectable_difference(2, 0.5) is None
+
+
+def test_unpaired_interval_of_a_published_example():
+    """Newcombe 1998, table II, method 10: 56/70 and 48/80."""
+    found = unpaired_difference(48, 80, 56, 70)
+    assert (found.difference, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+
+
+def test_fishers_p_value_by_hand():
+    """The lady tasting tea: 3 of 4 and 1 of 4 right, (16 + 1) / 70 in each tail."""
+    assert unpaired_difference(1, 4, 3, 4).p_value == pytest.approx(2 * 17 / 70)
+    assert unpaired_difference(3, 4, 3, 4).p_value == 1
+
+
+def test_holm_equals_the_closed_test_of_bonferroni():
+    rng = np.random.default_rng(0)
+    for size in range(1, 6):
+        for p_values in rng.random((20, size)) ** 3:
+            found = holm(p_values.tolist())
+            for i in range(size):
+                subsets = [s for k in range(1, size + 1) for s in combinations(range(size), k) if i in s]
+                expected = max(min(1.0, len(s) * min(p_values[j] for j in s)) for s in subsets)
+                assert found[i] == pytest.approx(expected)
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize(("a_total", "b_total"), [(30, 30), (12, 40), (25, None), (3, None)])
+def test_a_detectable_difference_of_means_is_found_four_times_in_five(a_total, b_total):
+    rng = np.random.default_rng(0)
+    difference = detectable_mean_difference(2.0, a_total, b_total)
+    a = rng.normal(0, 2, size=(4000, a_total))
+    if b_total is None:
+        p_values = ttest_rel(a + difference, np.zeros_like(a), axis=1).pvalue
+    else:
+        p_values = ttest_ind(a, rng.normal(difference, 2, size=(4000, b_total)), axis=1).pvalue
+    assert np.mean(p_values < 0.05) == pytest.approx(0.8, abs=0.025)
+
+
+def test_a_detectable_difference_of_means_needs_two_values():
+    assert detectable_mean_difference(1.0, 1) is None
+    assert detectable_mean_difference(0.0, 10) == 0
+
+
+def test_a_detectable_difference_of_accuracies_is_found_four_times_in_five():
+    rng = np.random.default_rng(0)
+    n, accuracy = 1319, 0.3
+    difference = detectable_accuracy_difference(accuracy, n, n)
+    a, b = (rng.binomial(n, accuracy + half, size=4000) / n for half in (-difference / 2, difference / 2))
+    error = np.sqrt((a * (1 - a) + b * (1 - b)) / n)
+    assert np.mean(np.abs(b - a) / error > norm.ppf(0.975)) == pytest.approx(0.8, abs=0.025)
