@@ -1,8 +1,9 @@
 """Reading a numeric answer out of generated text.
 
-Two readings, both reported by the benchmarks: strict, the number after the last `####` (GSM8K's own convention),
-and flexible, which also accepts other forms. Numbers are compared by value, as Decimals: `18`, `$18`, `18.` and
-`18.00` are one answer, `1,234` is 1234, `50%` is 50. Every function takes time linear in the text's length.
+Two readings, both reported by the benchmarks: strict, the number where the format wants it (after the last `####`,
+GSM8K's own convention, or between <answer> and </answer>), and flexible, which also accepts other forms. Numbers are
+compared by value, as Decimals: `18`, `$18`, `18.` and `18.00` are one answer, `1,234` is 1234, `50%` is 50. Every
+function takes time linear in the text's length.
 """
 
 import re
@@ -36,6 +37,13 @@ def extract_strict(text: str) -> Decimal | None:
     return _value(match) if match else None
 
 
+def extract_tagged(text: str) -> Decimal | None:
+    """The number with which the last <answer>..</answer> begins, or None when there is no such part or no number."""
+    inside = _last_tagged(text)
+    match = _STRICT.match(inside.strip()) if inside is not None else None
+    return _value(match) if match else None
+
+
 def extract_flexible(text: str) -> Decimal | None:
     """The strict answer, else the last number inside the last <answer>..</answer>, else the last number in `text`.
 
@@ -44,13 +52,9 @@ def extract_flexible(text: str) -> Decimal | None:
     strict = extract_strict(text)
     if strict is not None:
         return strict
-    end = text.rfind("</answer>")
-    start = text.rfind("<answer>", 0, max(end, 0))
-    if start != -1:
-        tagged = last_number(text[start + len("<answer>") : end])
-        if tagged is not None:
-            return tagged
-    return last_number(text)
+    inside = _last_tagged(text)
+    tagged = last_number(inside) if inside is not None else None
+    return tagged if tagged is not None else last_number(text)
 
 
 def last_number(text: str) -> Decimal | None:
@@ -67,6 +71,13 @@ def first_turn(text: str) -> str:
 def as_text(number: Decimal | None) -> str | None:
     """A number for a json file: plain digits, no exponent. None stays None, which means no answer."""
     return None if number is None else format(number, "f")
+
+
+def _last_tagged(text: str) -> str | None:
+    """What stands in the last <answer>..</answer>, if there is one."""
+    end = text.rfind("</answer>")
+    start = text.rfind("<answer>", 0, max(end, 0))
+    return None if start == -1 else text[start + len("<answer>") : end]
 
 
 def _value(match: re.Match[str]) -> Decimal:

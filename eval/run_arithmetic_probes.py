@@ -1,92 +1,128 @@
-"""Ask a model directory the 281 arithmetic probes (data/probes.py) with greedy decoding.
+"""Ask a model directory short questions about arithmetic (data/probes.py) with greedy decoding.
 
     uv run python eval/run_arithmetic_probes.py --model-path outputs/sft_gsm8k_mul_tokens
+    uv run python eval/run_arithmetic_probes.py --model-path outputs/sft_reasoning_baseline --format reasoning \
+        --sets word_problems sanity
 
-A probe counts as right when the number that the response gives is right in any form (flexible reading), so that a model
-that was never taught "####" can be asked too; `accuracy_strict` is the share with "#### number".
+Three sets, each a benchmark with files of its own: `probes`, the 281; `sanity`, 50 that are simpler still; and
+`word_problems`, 128 of one multiplication, with names and objects that no training text of ours holds.
+
+A question counts as right when the number that the response gives is right in any form (flexible reading), so that a
+model that was never taught "####" can be asked too; `accuracy_strict` is the share in the form that was taught.
 With --contamination, the report of data/check_contamination.py, `clean` has the same over the probes without a flag.
-Writes probes_results.json (overall and per category), probes_responses.jsonl and run_probes.json.
+A killed evaluation goes on with the same command; any number of processes gives the same files.
+Writes, per set, {set}_results.json (overall and per category), {set}_responses.jsonl and run_{set}.json.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
 from common.config import parse_config
+from common.distributed import World, join_world, leave_world
 from common.errors import run_script
 from common.record import RunRecord
 from data.benchmark_texts import probe_texts
-from data.formats import chat_prompt, reasoning_prompt
-from data.probes import CATEGORIES, PROBE_SEED, Probe, arithmetic_probes
+from data.probes import PROBE_SEED, PROBE_SETS, Probe
+from eval.answer_formats import FORMATS, FormatName
 from eval.benchmark import (
+    decoding_of,
     load_for_evaluation,
     prepare_output_dir,
     print_table,
-    scored_row,
-    summary,
     write_outputs,
 )
 from eval.contamination import clean_results, flagged_ids
+from eval.responses import EvaluatedModel, respond
+from eval.scoring import scored_row, summary
 from tokenizer.mul_facts import Condition
 
-PROMPTS = {"chat": chat_prompt, "reasoning": reasoning_prompt}
+SetName = Literal["probes", "sanity", "word_problems"]
 
 
 @dataclass
 class ProbesConfig:
-    """Ask a model directory the 281 arithmetic probes with greedy decoding."""
+    """Ask a model directory short questions about arithmetic with greedy decoding."""
 
-    model_path: Path  # GPT-2 model directory to evaluate
-    output_dir: Path | None = None  # default: outputs/eval_{name of the model directory}
-    format: Literal["chat", "reasoning"] = "chat"  # how the model was taught to be asked
-    max_samples: int | None = None  # only so many probes of each category
+    model_path: str  # GPT-2 model directory to evaluate, or a hub id
+    output_dir: Path | None = None  # default: outputs/eval_{name of the model}
+    sets: tuple[SetName, ...] = ("probes", "sanity", "word_problems")  # which questions
+    format: FormatName = "chat"  # how the model was taught to be asked and to answer
+    max_samples: int | None = None  # only so many questions of each category
     max_new_tokens: int = 64  # longest response
-    batch_size: int = 64  # responses generated at the same time
+    batch_size: int | None = None  # responses generated at the same time; default: what fits
     contamination: Path | None = None  # report of data/check_contamination.py: also score the unflagged probes alone
     condition: Condition | None = None  # default: what the model directory says
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: CUDA, then MPS, then the CPU
-    seed: int = PROBE_SEED  # draws the probes that are not the table; keep it to compare with other runs
+    seed: int = PROBE_SEED  # draws the questions, but for the table; keep it to compare with other runs
 
 
 def main() -> None:
     config = parse_config(ProbesConfig)
-    output_dir = prepare_output_dir(config, "probes")
-    evaluated = load_for_evaluation(config.model_path, config.condition, config.device)
-    tokenizer = evaluated.tokenizer
-    drawn = arithmetic_probes(config.seed)
-    flagged = flagged_ids(config.contamination, "probes", probe_texts(drawn)) if config.contamination else set()
-    probes = [p for c in CATEGORIES for p in [q for q in drawn if q.category == c][: config.max_samples]]
+    world = join_world(config.device)
+    try:
+        output_dir = prepare_output_dir(config, *config.sets)
+        flagged = set()
+        if config.contamination and "probes" in config.sets:
+            texts = probe_texts(PROBE_SETS["probes"](config.seed))
+            flagged = flagged_ids(config.contamination, "probes", texts)
+        evaluated = load_for_evaluation(config.model_path, config.condition, world.device)
+        for name in config.sets:
+            evaluate(name, config, evaluated, world, output_dir, flagged)
+    finally:
+        leave_world()
+
+
+def evaluate(
+    name: SetName, config: ProbesConfig, evaluated: EvaluatedModel, world: World, output_dir: Path, flagged: set[str]
+) -> None:
+    """Ask one set on all processes; score and write on one."""
+    drawn = PROBE_SETS[name](config.seed)
+    categories = _categories(probe.category for probe in drawn)
+    probes = [p for c in categories for p in [q for q in drawn if q.category == c][: config.max_samples]]
+    tokenizer, answer_format = evaluated.tokenizer, FORMATS[config.format]
     record = RunRecord(
-        stage="eval_probes",
+        stage=f"eval_{name}",
         config=config,
         condition=tokenizer.condition,
         seed=config.seed,
-        parent=config.model_path,
-        data={"source": "arithmetic probes", "items": len(probes)},
+        parent=evaluated.path,
+        data={"source": "arithmetic probes" if name == "probes" else name, "items": len(probes)},
     )
 
-    prompts = [PROMPTS[config.format](probe.question) for probe in probes]
-    completions = evaluated.answer(prompts, config.max_new_tokens, config.batch_size, config.seed)
+    prompts = [answer_format.prompt(probe.question) for probe in probes]
+    decoding = decoding_of(config, answer_format.stop_ids)
+    completions = respond(evaluated, prompts, decoding, world, output_dir, name, config.batch_size)
+    if not world.is_main:
+        return
     rows = [
-        probe_row(probe, scored_row(i, probe.question, Decimal(probe.answer), completion, tokenizer))
-        for i, (probe, completion) in enumerate(zip(probes, completions, strict=True))
+        probe_row(probe, scored_row(i, probe.question, Decimal(probe.answer), completion, tokenizer, answer_format))
+        for i, (probe, [completion]) in enumerate(zip(probes, completions, strict=True))
     ]
 
     results = summarise(rows)
     parts = results["categories"] | {"overall": results}
-    if config.contamination:
+    if config.contamination and name == "probes":
         results["clean"] = parts["clean"] = clean_results(rows, flagged, summarise)
-    write_outputs(output_dir, "probes", rows, results, record)
-    print_table(tokenizer.condition, parts, output_dir)
+    write_outputs(output_dir, name, rows, results, record, world)
+    print_table(name, parts, output_dir)
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The results of response rows, overall and by category."""
+    categories = _categories(row["category"] for row in rows)
     return summary(rows) | {
         "accuracy_strict": round(sum(row["correct_strict"] for row in rows) / len(rows), 6),
-        "categories": {c: summary(part) for c in CATEGORIES if (part := [row for row in rows if row["category"] == c])},
+        "categories": {c: summary([row for row in rows if row["category"] == c]) for c in categories},
     }
+
+
+def _categories(names: Iterable[str]) -> list[str]:
+    """Each once: the probes' in the order in which they are drawn, templates by number."""
+    found = list(dict.fromkeys(names))
+    return sorted(found) if found[0].startswith("template") else found
 
 
 def probe_row(probe: Probe, row: dict[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,18 @@
-"""Evaluate a model directory on GSM8K, or on word problems in its format, with greedy decoding.
+"""Evaluate a model directory on GSM8K, or on word problems in its format.
 
     uv run python eval/run_gsm8k.py --model-path outputs/sft_gsm8k_mul_tokens
     uv run python eval/run_gsm8k.py --model-path outputs/sft_gsm8k_baseline --data-path data/raw/gsm8k --max-samples 200
+    uv run python eval/run_gsm8k.py --model-path outputs/sft_reasoning_baseline --format reasoning \
+        --num-samples 16 --temperature 0.7 --top-k 50
+    uv run torchrun --standalone --nproc_per_node=8 eval/run_gsm8k.py --model-path outputs/sft_gsm8k_baseline
 
-`accuracy` is strict: the number after the last "####". `accuracy_flexible` also takes a number said in another way.
+Greedy by default; with --num-samples also pass@k and majority@k for several k. `accuracy` is strict: the number after
+the last "####", or in <answer>..</answer>. `accuracy_flexible` also takes a number said in another way; `results` has
+both exact matches by lm-evaluation-harness's rules. How the other measures are defined: eval/scoring.py. A problem that
+does not fit the model's context is skipped, counted in num_skipped and as a wrong answer.
 With --contamination, the report of data/check_contamination.py, `clean` has the same over the items without a flag.
+
+A killed evaluation goes on with the same command; any number of processes gives the same file.
 Writes gsm8k_results.json, gsm8k_responses.jsonl (every response) and run_gsm8k.json.
 """
 
@@ -14,53 +22,72 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.config import parse_config
+from common.distributed import World, join_world, leave_world
 from common.errors import UserError, run_script
 from common.record import RunRecord
 from data.benchmark_texts import gsm8k_texts
-from data.formats import chat_prompt
 from data.gsm8k import items_sha256, load_gsm8k
+from eval.answer_formats import FORMATS, FormatName
 from eval.answers import extract_strict
 from eval.benchmark import (
+    decoding_of,
     load_for_evaluation,
     prepare_output_dir,
+    print_samples,
     print_table,
-    scored_row,
-    summary,
     write_outputs,
 )
 from eval.contamination import clean_results, flagged_ids
+from eval.lm_eval_keys import gsm8k_scores, result_keys
+from eval.responses import respond
+from eval.scoring import sampled_summary, scored_row, summary
 from tokenizer.mul_facts import Condition
 
 
 @dataclass
 class GSM8KConfig:
-    """Evaluate a model directory on GSM8K with greedy decoding."""
+    """Evaluate a model directory on GSM8K. One process, or many under torchrun."""
 
-    model_path: Path  # GPT-2 model directory to evaluate
-    output_dir: Path | None = None  # default: outputs/eval_{name of the model directory}
+    model_path: str  # GPT-2 model directory to evaluate, or a hub id
+    output_dir: Path | None = None  # default: outputs/eval_{name of the model}, with _samples for several samples
     data_path: str = "openai/gsm8k"  # a .jsonl or .parquet file, a folder with test.jsonl, or a hub id
+    format: FormatName = "chat"  # how the model was taught to be asked and to answer
     max_samples: int | None = None  # only the first so many problems
     max_new_tokens: int = 256  # longest response
-    batch_size: int = 64  # responses generated at the same time
+    num_samples: int = 1  # responses to each problem; pass@k and majority@k need several
+    temperature: float = 0.0  # 0: greedy
+    top_k: int | None = None  # sample from the so many likeliest tokens
+    top_p: float | None = None  # sample from the likeliest tokens that reach this probability
+    batch_size: int | None = None  # responses generated at the same time; default: what fits
     contamination: Path | None = None  # report of data/check_contamination.py: also score the unflagged problems alone
     condition: Condition | None = None  # default: what the model directory says
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: CUDA, then MPS, then the CPU
-    seed: int = 0  # recorded with the run; greedy decoding draws nothing
+    seed: int = 0  # of sampling; greedy decoding draws nothing
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A word problem and its number."""
+    """A word problem, its number, and the answer as the file has it."""
 
     question: str
     gold: Decimal
+    answer: str
 
 
 def main() -> None:
     config = parse_config(GSM8KConfig)
+    world = join_world(config.device)
+    try:
+        evaluate(config, world)
+    finally:
+        leave_world()
+
+
+def evaluate(config: GSM8KConfig, world: World) -> None:
+    """Let the model answer on all processes; score and write on one."""
     output_dir = prepare_output_dir(config, "gsm8k")
-    evaluated = load_for_evaluation(config.model_path, config.condition, config.device)
-    tokenizer = evaluated.tokenizer
+    evaluated = load_for_evaluation(config.model_path, config.condition, world.device)
+    tokenizer, answer_format = evaluated.tokenizer, FORMATS[config.format]
     all_items = load_gsm8k(config.data_path, "test")
     flagged = flagged_ids(config.contamination, "gsm8k", gsm8k_texts(all_items)) if config.contamination else set()
     items = all_items[: config.max_samples]
@@ -70,34 +97,40 @@ def main() -> None:
         config=config,
         condition=tokenizer.condition,
         seed=config.seed,
-        parent=config.model_path,
-        data={
-            "source": config.data_path,
-            "items": len(problems),
-            "sha256": items_sha256(items),
-        },
+        parent=evaluated.path,
+        data={"source": config.data_path, "items": len(problems), "sha256": items_sha256(items)},
     )
 
-    prompts = [chat_prompt(problem.question) for problem in problems]
-    completions = evaluated.answer(prompts, config.max_new_tokens, config.batch_size, config.seed)
+    prompts = [answer_format.prompt(problem.question) for problem in problems]
+    decoding = decoding_of(config, answer_format.stop_ids)
+    completions = respond(evaluated, prompts, decoding, world, output_dir, "gsm8k", config.batch_size)
+    if not world.is_main:
+        return
     rows = [
-        scored_row(i, problem.question, problem.gold, completion, tokenizer)
-        for i, (problem, completion) in enumerate(zip(problems, completions, strict=True))
+        scored_row(i, problem.question, problem.gold, completion, tokenizer, answer_format, sample)
+        for i, (problem, samples) in enumerate(zip(problems, completions, strict=True))
+        for sample, completion in enumerate(samples)
     ]
 
     results = summarise(rows)
     parts = {tokenizer.condition: results}
     if config.contamination:
         results["clean"] = parts["clean"] = clean_results(rows, flagged, summarise)
-    write_outputs(output_dir, "gsm8k", rows, results, record)
+    if config.num_samples == 1:
+        scores = gsm8k_scores([row["response"] for row in rows], [problem.answer for problem in problems])
+        results |= result_keys("gsm8k", scores, len(all_items))
+    write_outputs(output_dir, "gsm8k", rows, results, record, world)
     print_table("gsm8k", parts, output_dir)
+    if config.num_samples > 1:
+        print_samples(results)
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The results of response rows, in both readings."""
-    return summary(rows) | {
+    """The results of response rows, in both readings; of several samples also what they say together."""
+    results = summary(rows) | {
         "accuracy_flexible": round(sum(row["correct_flexible"] for row in rows) / len(rows), 6),
     }
+    return results | (sampled_summary(rows) if results["num_items"] < len(rows) else {})
 
 
 def read_problems(items: list[dict[str, str]], source: str) -> list[Problem]:
@@ -107,7 +140,7 @@ def read_problems(items: list[dict[str, str]], source: str) -> list[Problem]:
         gold = extract_strict(item["answer"])
         if gold is None:
             raise UserError(f"{source}, item {number}: the answer has no number after '####'")
-        problems.append(Problem(item["question"], gold))
+        problems.append(Problem(item["question"], gold, item["answer"]))
     return problems
 
 

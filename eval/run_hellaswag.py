@@ -8,6 +8,7 @@ Three metrics, each under its own name: acc_norm_token (build-nanogpt's), acc_no
 lm-evaluation-harness); eval/hellaswag.py says how they differ. Benchmark text is never injected: both conditions are
 asked the same. With --contamination, the report of data/check_contamination.py, `clean` has the same over the items
 without a flag.
+`results` has lm-evaluation-harness's keys for the two metrics that are its own.
 Writes hellaswag_results.json, hellaswag_responses.jsonl (every item) and run_hellaswag.json.
 """
 
@@ -23,10 +24,10 @@ from common.files import write_json, write_jsonl
 from common.record import RunRecord
 from data.benchmark_texts import hellaswag_texts
 from data.hellaswag import HUB_ID, items_sha256, load_hellaswag
-from eval.benchmark import prepare_output_dir, resolve_condition
+from eval.benchmark import load_for_evaluation, prepare_output_dir
 from eval.contamination import flagged_ids
 from eval.hellaswag import METRICS, ItemScore, score_everywhere, summarise
-from pretrain.hf_weights import load_model_dir
+from eval.lm_eval_keys import result_keys
 from tokenizer.mul_facts import Condition
 
 
@@ -34,8 +35,8 @@ from tokenizer.mul_facts import Condition
 class HellaSwagConfig:
     """Evaluate a model directory on HellaSwag. One process, or many under torchrun."""
 
-    model_path: Path  # GPT-2 model directory to evaluate
-    output_dir: Path | None = None  # default: outputs/eval_{name of the model directory}
+    model_path: str  # GPT-2 model directory to evaluate, or a hub id
+    output_dir: Path | None = None  # default: outputs/eval_{name of the model}
     data_path: Path | None = None  # a .jsonl or .parquet file or a folder with validation.jsonl; default: the hub's
     max_samples: int | None = None  # only the first so many items
     contamination: Path | None = None  # report of data/check_contamination.py: also score the unflagged items alone
@@ -57,30 +58,34 @@ def main() -> None:
 def evaluate(config: HellaSwagConfig, world: World) -> None:
     """Score the items on all processes, and write what they found on one."""
     output_dir = prepare_output_dir(config, "hellaswag")
-    condition = resolve_condition(config.model_path, config.condition)
+    evaluated = load_for_evaluation(config.model_path, config.condition, world.device)
+    condition = evaluated.tokenizer.condition
     all_items = load_hellaswag(config.data_path)
     flagged = set()
     if config.contamination:
         flagged = flagged_ids(config.contamination, "hellaswag", hellaswag_texts(all_items))
     items = all_items[: config.max_samples]
-    model = load_model_dir(config.model_path, world.device)
     dtype = pick_dtype(config.dtype, world.device)
     record = RunRecord(
         stage="eval_hellaswag",
         config=config,
         condition=condition,
         seed=config.seed,
-        parent=config.model_path,
+        parent=evaluated.path,
         data={"source": str(config.data_path or HUB_ID), "items": len(items), "sha256": items_sha256(items)},
     )
 
-    scores = score_everywhere(model, items, condition, world, dtype, progress=True)
+    scores = score_everywhere(evaluated.model, items, condition, world, dtype, progress=True)
     if not world.is_main:
         return
     results: dict[str, Any] = summarise(scores) | {"dtype": str(dtype)}
     if config.contamination:
         clean = [score for score in scores if score.id not in flagged]
         results["clean"] = summarise(clean) if clean else {}
+    # acc and acc_norm_char are the harness's own, on its own text; acc_norm_token is nobody's but ours.
+    harness = {"acc,none": "acc", "acc_norm,none": "acc_norm_char"}
+    of_harness = {key: [score.correct[metric] for score in scores] for key, metric in harness.items()}
+    results |= result_keys("hellaswag", of_harness, len(all_items))
     results |= {"condition": condition, "model_path": str(config.model_path), "data": record.data}
     write_jsonl(output_dir / "hellaswag_responses.jsonl", [response_row(score) for score in scores])
     write_json(output_dir / "hellaswag_results.json", results)

@@ -1,11 +1,16 @@
-"""The arithmetic probes, and that the generated world shows none of them beyond the table."""
+"""The arithmetic probes, and that the generated world shows none of them beyond the table; the two simpler sets."""
 
+import json
 import random
 import re
+from collections import Counter
 
-from data.probes import CATEGORIES, arithmetic_probes
+import pytest
+
+from data.probes import CATEGORIES, NAMES, OBJECTS, arithmetic_probes, sanity_probes, word_problem_probes
 from data.world.arithmetic import arithmetic_documents, drills
 from data.world.problems import problems
+from tests.helpers import SHARED_DATA
 
 
 def test_probes_are_81_100_100_and_right():
@@ -42,3 +47,45 @@ def test_the_generated_world_shows_no_probe_beyond_the_table():
     assert sum(operation == "*" and max(a, b) > 9 for operation, a, b in shown) > 100
     for p in arithmetic_probes()[81:]:
         assert ("+" if p.category == "addition" else "*", p.a, p.b) not in shown, p
+
+
+def test_the_sanity_set_is_50_different_questions_with_right_answers():
+    probes = sanity_probes()
+    assert len({p.question for p in probes}) == 50
+    assert set(Counter(p.category for p in probes).values()) == {10} and len({p.category for p in probes}) == 5
+    for p in probes:
+        if p.category == "story":
+            a, b = map(int, re.findall(r"[0-9]+", p.question))
+            assert p.answer == a + b
+        else:
+            assert p.answer == eval(re.fullmatch(r"What is ([0-9 */+-]+)\?", p.question)[1])
+    assert sanity_probes(1) == sanity_probes(1) != sanity_probes(2)
+
+
+def test_word_problems_ask_every_pair_of_factors_twice():
+    probes = word_problem_probes()
+    assert len({p.question for p in probes}) == 128
+    pairs = Counter((p.a, p.b) for p in probes)
+    assert set(pairs) == {(a, b) for a in range(2, 10) for b in range(2, 10)} and set(pairs.values()) == {2}
+    assert len({(p.a, p.b, p.category) for p in probes}) == 128, "in different templates"
+    for p in probes:
+        numbers = sorted(map(int, re.findall(r"[0-9]+", p.question)))
+        assert numbers == sorted((p.a, p.b)) and p.answer == p.a * p.b and "{" not in p.question
+    assert word_problem_probes(1) == word_problem_probes(1) != word_problem_probes(2)
+
+
+def test_names_and_objects_of_the_word_problems_are_in_no_generated_text():
+    rng = random.Random(0)
+    text = " ".join(f"{p.question} {p.answer}" for p in problems(5000, rng)) + " ".join(arithmetic_documents(3000, rng))
+    assert not _words(text) & {word.lower() for word in (*NAMES, *OBJECTS)}
+
+
+@pytest.mark.skipif(not (SHARED_DATA / "gsm8k").is_dir(), reason="real GSM8K is not on this machine")
+def test_nor_in_gsm8ks_training_set():
+    lines = (SHARED_DATA / "gsm8k/train.jsonl").read_text(encoding="utf-8").splitlines()
+    text = " ".join(f"{row['question']} {row['answer']}" for row in map(json.loads, lines))
+    assert not _words(text) & {word.lower() for word in (*NAMES, *OBJECTS)}
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]+", text.lower()))

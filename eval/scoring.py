@@ -1,0 +1,129 @@
+"""From completions to the rows of a responses file, and from rows to a summary."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from eval.answer_formats import AnswerFormat, is_compliant, thinking_tokens
+from eval.answers import as_text, extract_flexible, first_turn
+from eval.engine import Completion
+from eval.mul_use import mul_use
+from eval.pass_at_k import majority, pass_at_k, sample_counts
+from eval.repetition import REPETITIVE_SHARE, repeated_share
+from eval.resampling import bootstrap_mean
+from eval.responses import SKIPPED
+from eval.stats import wilson_interval
+from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
+from tokenizer.mul_facts import EOT_ID
+
+Row = dict[str, Any]
+
+
+def scored_row(
+    index: int,
+    question: str,
+    gold: Decimal,
+    completion: Completion,
+    tokenizer: GPT2TokenizerWithMulFacts,
+    answer_format: AnswerFormat,
+    sample: int = 0,
+) -> Row:
+    """One line of a responses file. The answer is read up to where the model starts a turn of the user's.
+
+    Mul tokens are counted in the generated ids: text alone cannot tell the token from its spelling.
+    """
+    response = tokenizer.decode([i for i in completion.ids if i != EOT_ID])
+    turn = first_turn(response)
+    strict, flexible = answer_format.strict(turn), extract_flexible(turn)
+    use = mul_use(question, completion.ids, tokenizer)
+    return {
+        "index": index,
+        "id": str(index),
+        "sample": sample,
+        "question": question,
+        "gold": as_text(gold),
+        "response": response,
+        "prediction": as_text(strict),
+        "prediction_flexible": as_text(flexible),
+        "correct": strict == gold,
+        "correct_flexible": flexible == gold,
+        "format_ok": is_compliant(answer_format, completion.ids, completion.finish_reason == "stop", tokenizer),
+        "thinking_tokens": thinking_tokens(answer_format, completion.ids, tokenizer),
+        "response_tokens": len(completion.ids),
+        "finish_reason": completion.finish_reason,
+        "repeated_share": round(repeated_share(response), 6),
+        "mul_tokens": use.total,
+        "mul_tokens_right": use.right,
+        "mul_tokens_placed": use.placed,
+        "mul_tokens_grounded": use.grounded,
+    }
+
+
+def summary(rows: Sequence[Row]) -> dict[str, Any]:
+    """Accuracy with its 95% interval, and how the responses look. `accuracy` is of the rows' own `correct`.
+
+    A skipped prompt counts as a wrong answer. With several samples of an item, `accuracy` is the mean over all of them,
+    and its interval is bootstrap_95, by item, in place of wilson_95. `rows` may be empty.
+    """
+    n = len(rows)
+
+    def share(values: Sequence[Any]) -> float:
+        return round(sum(values) / len(values), 6) if values else 0.0
+
+    correct = [bool(row["correct"]) for row in rows]
+    answered = [row for row in rows if row["finish_reason"] != SKIPPED]
+    items = [row["index"] for row in rows]
+    if len(set(items)) == n:
+        interval = {"wilson_95": [round(limit, 6) for limit in wilson_interval(sum(correct), n)]}
+    else:
+        found = bootstrap_mean(correct, items)
+        interval = {"bootstrap_95": [round(found.low, 6), round(found.high, 6)]}
+    return {
+        "accuracy": share(correct),
+        "num_correct": sum(correct),
+        "num_total": n,
+        **interval,
+        "num_items": len(set(items)),
+        "num_skipped": n - len(answered),
+        "no_answer": sum(row["prediction"] is None for row in rows),
+        "format_compliance": share([row["format_ok"] for row in rows]),
+        "eos_rate": share([row["finish_reason"] == "stop" for row in rows]),
+        "hit_limit_rate": share([row["finish_reason"] == "length" for row in rows]),
+        "repetition_rate": share([row["repeated_share"] >= REPETITIVE_SHARE for row in rows]),
+        "mean_response_tokens": share([row["response_tokens"] for row in answered]),
+        "mean_cot_tokens": share([row["thinking_tokens"] for row in answered]),
+        "mul_tokens_total": sum(row["mul_tokens"] for row in rows),
+        "mul_tokens_per_response": share([row["mul_tokens"] for row in rows]),
+        "mul_tokens_right": sum(row["mul_tokens_right"] for row in rows),
+        "mul_tokens_placed": sum(row["mul_tokens_placed"] for row in rows),
+        "mul_tokens_grounded": sum(row["mul_tokens_grounded"] for row in rows),
+    }
+
+
+def sampled_summary(rows: Sequence[Row]) -> dict[str, Any]:
+    """pass@k and majority@k for several k, {"pass_at_k": {"1": {"value", "low", "high"}, ...}, "majority_at_k": ...}.
+
+    Every item has the same number of samples. majority@k is of an item's first k samples, by the strict reading; its
+    ties go to the answer given first. Intervals draw items anew.
+    """
+    of_item: dict[int, list[Row]] = {}
+    for row in rows:
+        of_item.setdefault(row["index"], []).append(row)
+    samples = list(of_item.values())
+    n = len(samples[0])
+    results: dict[str, Any] = {"num_samples": n, "pass_at_k": {}, "majority_at_k": {}}
+    for k in sample_counts(n):
+        passed = [pass_at_k(n, sum(row["correct"] for row in of_one), k) for of_one in samples]
+        voted = [majority([row["prediction"] for row in of_one[:k]]) for of_one in samples]
+        won = [
+            any(row["correct"] for row in of_one[:k] if row["prediction"] == winner) and winner is not None
+            for winner, of_one in zip(voted, samples, strict=True)
+        ]
+        for name, values in (("pass_at_k", passed), ("majority_at_k", won)):
+            found = bootstrap_mean(values)
+            results[name][str(k)] = {
+                "value": round(found.mean, 6),
+                "low": round(found.low, 6),
+                "high": round(found.high, 6),
+            }
+    return results
