@@ -32,7 +32,7 @@ class Edited:
 
     originals: Originals
     values: FoundValues  # a row for each edit
-    residual_left: float  # share of what the values ask for that the weights do not yet do, mean over the edits
+    residual_left: float  # share of what the values ask for that the weights do not yet do, in length over all edits
     update_norms: dict[int, float]  # layer to |dW| / |W|, Frobenius
 
 
@@ -128,8 +128,8 @@ def _edit_at_once(
         weight = model.h[layer].mlp.c_proj.weight
         with torch.no_grad():
             weight.copy_(weight.double() + dW)
-    asked = found.delta.norm(dim=-1).clamp(min=1e-12)
-    return found, float((missing().norm(dim=-1) / asked).mean())
+    asked = found.delta.norm(dim=-1).sum().clamp(min=1e-12)
+    return found, float(missing().norm(dim=-1).sum() / asked)
 
 
 def _mean_over_contexts(keys: Tensor, N: int) -> Tensor:

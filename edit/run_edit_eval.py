@@ -30,12 +30,13 @@ from edit.editing import load_originals, revert
 from edit.records import load_edits
 from edit.report import compare, print_summary
 from edit.scoring import generation_entropy, perplexity, score_records
-from eval.benchmark import EvaluatedModel, scored_row
+from eval.answers import extract_flexible, first_turn
+from eval.engine import generate
 from eval.hellaswag import score_items
 from eval.stats import paired_difference
 from pretrain.model import GPT
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
-from tokenizer.mul_facts import EOT_ID, Condition
+from tokenizer.mul_facts import EOT_ID, Condition, suppressed_ids
 
 
 @dataclass
@@ -136,10 +137,16 @@ def ask_probes(model: GPT, tokenizer: GPT2TokenizerWithMulFacts, config: EditEva
     drawn = arithmetic_probes()
     probes = [p for c in CATEGORIES for p in [q for q in drawn if q.category == c][: config.probes]]
     prompts = [chat_prompt(probe.question) for probe in probes]
-    completions = EvaluatedModel(model, tokenizer).answer(prompts, config.probe_tokens, 64, config.seed)
+    completions = generate(
+        model,
+        tokenizer.encode_batch(prompts, allow_special=False),
+        max_new_tokens=config.probe_tokens,
+        suppressed_ids=[i for i in suppressed_ids(tokenizer.condition) if i < model.config.vocab_size],
+    )
+    answers = [tokenizer.decode([i for i in completion.ids if i != EOT_ID]) for [completion] in completions]
     return [
-        scored_row(i, probe.question, Decimal(probe.answer), completion, tokenizer)["correct_flexible"]
-        for i, (probe, completion) in enumerate(zip(probes, completions, strict=True))
+        extract_flexible(first_turn(answer)) == Decimal(probe.answer)
+        for probe, answer in zip(probes, answers, strict=True)
     ]
 
 

@@ -28,7 +28,7 @@ from edit.prompts import sample_contexts
 from edit.records import EditRecord, load_edits
 from edit.report import edit_results, markdown, print_summary
 from edit.scoring import score_records
-from edit.settings import ContextSettings, CovarianceSettings, UpdateSettings, ValueSettings, check_layers
+from edit.settings import ContextSettings, CovarianceSettings, Method, UpdateSettings, ValueSettings, check_layers
 from tokenizer.mul_facts import Condition
 
 
@@ -57,7 +57,7 @@ def main() -> None:
     check_output_dir(output_dir)
     records = load_edits(config.edits, config.max_edits)
     parent = load_parent(config.model_path, config.condition, config.device)
-    config.update.layers = check_layers(config.update.layers, parent.model.config.n_layer)
+    layers = check_layers(config.update.layers, parent.model.config.n_layer)
     seed_everything(config.seed)
     record = RunRecord(
         "edit_memit",
@@ -67,30 +67,33 @@ def main() -> None:
         parent.path,
         data={"edits": str(config.edits), "records": len(records), "sha256": sha256_file(config.edits)},
     )
-    results, edited = edit_and_measure(config, parent, records)
+    results, edited = edit_and_measure(config, parent, records, config.method, layers)
     title = f"{config.method}: {len(records)} edits of {config.model_path}"
     write_edited(output_dir, parent, edited.originals, records, results, markdown(results, title), record)
     print_summary(results)
     print(f"residual left {results['residual_left']:.1%}; seconds {results['seconds']}\nwritten to {output_dir}")
 
 
-def edit_and_measure(config: MemitConfig, parent: Parent, records: list[EditRecord]) -> tuple[dict[str, Any], Edited]:
-    """Edit `parent.model` in place; what comes back is the results and what is needed to undo it."""
+def edit_and_measure(
+    config: Any, parent: Parent, records: list[EditRecord], method: Method, layers: list[int]
+) -> tuple[dict[str, Any], Edited]:
+    """Edit `parent.model` in place; the results, and what undoes it. `config` has the sections of edit/settings.py."""
     model, tokenizer = parent.model, parent.tokenizer
     clock = Clock()
     before = score_records(model, tokenizer, records)
     contexts = sample_contexts(model, tokenizer, config.contexts, config.seed)
     requests = make_requests(tokenizer, records, contexts)
     clock.lap("scoring")
-    covariances = load_covariances(model, tokenizer, config.update.layers, config.covariance)
+    covariances = load_covariances(model, tokenizer, layers, config.covariance)
     clock.lap("covariance")
-    preconditioners = precondition(covariances, config.method, config.update)
-    edited = edit_model(model, requests, preconditioners, config.method, config.update, config.values, progress=True)
+    preconditioners = precondition(covariances, method, config.update)
+    edited = edit_model(model, requests, preconditioners, method, config.update, config.values, progress=True)
     clock.lap("editing")
     after = score_records(model, tokenizer, records)
     clock.lap("scoring")
     results = {
-        "method": config.method,
+        "method": method,
+        "layers": layers,
         "condition": tokenizer.condition,
         "model_path": config.model_path,
         **edit_results(records, before, after, edited),

@@ -3,9 +3,9 @@
     uv run python edit/teach_facts.py --model-path outputs/hf_baseline --text data/raw/train_baseline.txt
 
 The demo's pretraining shows each fact a few times among much arithmetic, and its model knows none. This stage goes on
-from a model directory with short texts of one to three statements, the loss on the facts' objects alone, and every
-other step on ordinary documents, so that the rest is kept. The held-out paraphrases of data/world/facts.py are never
-shown. Writes a model directory with facts_results.json: the share of facts that greedy decoding completes.
+from a model directory with short texts of one to three statements, the loss on the facts' objects alone, and ordinary
+documents beside them in every update, so that the rest is kept. The held-out paraphrases of data/world/facts.py are
+never shown. Writes a model directory with facts_results.json: the share of facts that greedy decoding completes.
 """
 
 import random
@@ -41,9 +41,9 @@ class TeachConfig:
     model_path: str  # model directory to start from
     text: Path  # ordinary documents to keep what the model can do, such as its training text
     output_dir: Path | None = None  # default: outputs/facts_{condition}
-    steps: int = 400  # updates; each sees `facts_per_step` facts
-    facts_per_step: int = 96  # statements of facts in an update
-    text_tokens: int = 256  # tokens of ordinary text in an update
+    steps: int = 300  # updates; each sees `facts_per_step` facts
+    facts_per_step: int = 64  # statements of facts in an update
+    text_tokens: int = 192  # tokens of ordinary text in an update
     learning_rate: float = 2.0e-3  # of AdamW; falls linearly to a tenth
     condition: Condition | None = None  # default: what the model directory says
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA if it is there, else the CPU
@@ -132,7 +132,7 @@ class Statements:
         wording = self.rng.choice([relation.prompt, self.rng.choice(endings or [relation.prompt])])
         text = wording.format(s=fact.subject)
         lead = ("" if first else " ") + text[0].upper() + text[1:]
-        return [(lead, False), (f" {fact.target}", True), (".", False)]
+        return [(lead, False), (f" {fact.target}.", True)]
 
 
 def text_windows(tokenizer: GPT2TokenizerWithMulFacts, config: TeachConfig, block_size: int) -> list[list[list[int]]]:
