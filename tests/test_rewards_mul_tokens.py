@@ -33,6 +33,7 @@ def use(solution, answer=59.0, question=QUESTION):
         ("There are <MUL_6_9_54> pens\n54 + 2 = 56\n56 + 3 = 59", (1, 0)),
         ("6 - 3 = 3\n<MUL_3_9_27> = 27\n27 + 32 = 59", (1, 0)),  # 3 is the result of a true equation
         ("<MUL_6_9_54> = 54. 54 + 5 = 58", (0, 0)),  # the sum is wrong: no chain to the answer, but no spam
+        ("<MUL_6_9_54> = 54. 54 + 6 = 59", (0, 0)),  # nor is there one through a sum that is wrong
         ("<MUL_6_9_54> = 55. 54 + 5 = 59", (0, 1)),
         ("<MUL_6_9_54> = <<<MUL_6_9_54>>>45. 54 + 5 = 59", (0, 2)),
         ("<MUL_6_9_54>", (0, 1)),
