@@ -1,3 +1,4 @@
+import copy
 import math
 
 import numpy as np
@@ -6,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import chisquare
 
-from eval.engine import generate
+import eval.engine
+from eval.engine import generate, rows_that_fit
 from eval.sampling import BLOCK, Sampling
 from pretrain.model import GPT, GPTConfig
 
@@ -196,3 +198,83 @@ def test_generated_tokens_follow_the_models_softmax():
     counts = np.bincount([completion.ids[0] for completion in completions], minlength=6)
     expected = logits_after(tiny, [1, 2]).double().softmax(-1).numpy()
     assert chisquare(counts, expected / expected.sum() * 3000).pvalue > 0.01
+
+
+def test_a_share_of_the_prompts_gives_that_share_of_the_results(model, prompts):
+    """Processes that split a request between them get what one would: a prompt's stream goes with it."""
+    options = {"max_new_tokens": 10, "n": 3, "temperature": 1.0, "stop_ids": [STOP], "seed": 4}
+    whole = generate(model, prompts, **options)
+    mine = [1, 4, 7]
+    assert ids_of(generate(model, [prompts[i] for i in mine], streams=mine, **options)) == ids_of(
+        [whole[i] for i in mine]
+    )
+    assert ids_of(generate(model, [prompts[i] for i in mine], **options)) != ids_of([whole[i] for i in mine])
+
+
+def test_every_place_is_filled_while_samples_wait_and_no_row_is_computed_in_vain(model, prompts, monkeypatch):
+    decoded = []
+    hidden = GPT.hidden
+
+    def counting(self, idx, **options):
+        if idx.size(1) == 1 and options.get("lengths") is not None:
+            decoded.append(len(idx))
+        return hidden(self, idx, **options)
+
+    monkeypatch.setattr(GPT, "hidden", counting)
+    results = generate(model, prompts, n=5, max_new_tokens=12, temperature=1.0, stop_ids=list(range(15)), batch_size=8)
+    lengths = [len(completion.ids) for completions in results for completion in completions]
+    assert len(set(lengths)) > 4, "samples must end at different times"
+    assert sum(decoded) == sum(lengths) - len(lengths), "the first token comes from the prompt, the others from a step"
+    assert len(decoded) < 1.35 * sum(decoded) / 8, "few steps run with free places, most of them at the end"
+
+
+def test_static_shapes_give_the_same_as_exact_ones(model, prompts, monkeypatch):
+    """What a GPU replays: rows and cache extent rounded up, several steps between two looks. (Here not from a graph.)"""
+
+    class StaticBatch(eval.engine._Batch):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.graphed = True
+
+        def _replay(self, rows, extent):
+            shapes.add((rows, extent))
+            self._advance(rows, extent)
+
+    shapes = set()
+    options = {
+        "n": 3,
+        "max_new_tokens": 20,
+        "temperature": 0.8,
+        "stop_ids": list(range(6)),
+        "seed": 3,
+        "batch_size": 10,
+    }
+    expected = generate(model, prompts, **options)
+    monkeypatch.setattr(eval.engine, "_Batch", StaticBatch)
+    monkeypatch.setattr(eval.engine, "CUDA_EXTENT", 16)
+    got = generate(model, prompts, **options)
+    assert ids_of(got) == ids_of(expected)
+    for a, b in zip(got, expected, strict=True):
+        assert [c.finish_reason for c in a] == [c.finish_reason for c in b]
+    assert {rows for rows, _ in shapes} <= {1, 2, 4, 8, 10} and {extent for _, extent in shapes} <= {15, 31, 47, 49}
+
+
+def test_as_many_rows_as_memory_holds(monkeypatch):
+    config = GPTConfig()
+    weight = torch.zeros(1)
+    a_row = 2 * 12 * 768 * 500 * 4 + 2 * 4 * config.vocab_size  # keys and values of 500 tokens, logits and a copy
+    for free, rows in ((0, 1), (21 * a_row, 10), (10**15, 64)):
+        monkeypatch.setattr(eval.engine, "free_memory_bytes", lambda _, free=free: free)
+        assert rows_that_fit(config, 500, weight) == rows
+    monkeypatch.undo()
+    assert 1 <= rows_that_fit(config, 500, weight) <= 64
+
+
+def test_bfloat16_weights_generate_from_bfloat16_logits(model, prompts):
+    half = copy.deepcopy(model).to(torch.bfloat16)
+    for prompt, [completion] in zip(prompts, generate(half, prompts, max_new_tokens=6, stop_ids=[]), strict=True):
+        with torch.no_grad():
+            logits = half.logits(half.hidden(torch.tensor([prompt + completion.ids])))[0, len(prompt) - 1 : -1].float()
+        expected = logits.log_softmax(-1)[range(len(completion.ids)), completion.ids]
+        assert completion.logprobs == pytest.approx(expected.tolist(), abs=0.5)  # 8 bits of logits of about 100
+        assert (logits.max(-1).values - logits[range(len(completion.ids)), completion.ids]).max() <= 1.0
