@@ -229,7 +229,7 @@ def test_every_place_is_filled_while_samples_wait_and_no_row_is_computed_in_vain
 
 
 def test_static_shapes_give_the_same_as_exact_ones(model, prompts, monkeypatch):
-    """What a GPU replays: rows and cache extent rounded up, several steps between two looks. (Here not from a graph.)"""
+    """What a GPU replays: rows and cache extent rounded up, several steps between two looks. (No graph here.)"""
 
     class StaticBatch(eval.engine._Batch):
         def __init__(self, *args, **kwargs):
