@@ -37,7 +37,7 @@ def load_problems(
         raise UserError(f"{source}, item {golds.index(None) + 1}: the answer has no number after '####'")
     plain = tokenizer.encode_batch([prompt(item["question"]) for item in items], allow_special=False)
     texts = [prompt(hinted_question(item["question"], item["answer"])) for item in items]
-    hinted = tokenizer.encode_batch(texts, allow_special=True)
+    hinted = tokenizer.encode_batch(texts, allow_special=False)
     problems = [
         Problem(item["question"], gold, ids, hint)
         for item, gold, ids, hint in zip(items, golds, plain, hinted, strict=True)
