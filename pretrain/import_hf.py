@@ -67,7 +67,7 @@ def local_model_dir(name: str) -> Path:
     from huggingface_hub import snapshot_download  # here: it reads its time-outs when it is imported
 
     try:
-        wanted = ["config.json", "*.safetensors", "*.safetensors.index.json"]
+        wanted = ["config.json", "*.safetensors", "*.safetensors.index.json", "run.json", "tokenizer.json"]
         return Path(snapshot_download(name, allow_patterns=wanted))
     except Exception as error:  # the hub's client raises a dozen kinds; whichever it was, the remedy is the same
         reason = (str(error).splitlines() or [type(error).__name__])[0]
