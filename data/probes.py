@@ -1,4 +1,4 @@
-"""Short questions about arithmetic: the 281 probes, 50 sanity questions, 128 word problems of one multiplication.
+"""Short questions about arithmetic: the 281 probes, 50 sanity questions, 256 word problems of one step.
 
 probes: what the intervention is about, asked directly
 mul_table       81   a times b, a and b from 1 to 9, both orders: the facts that the mul tokens stand for
@@ -13,8 +13,9 @@ sanity: does the model calculate at all? Ten each of small sums, differences, pr
 stories about cars. Their numbers are small, so training text holds many of them; that is what they are for.
 
 word_problems: the step between the table and GSM8K: "Zofia has 7 sacks with 8 quinces in each." Every ordered pair of
-factors from 2 to 9 twice, in different templates. Names and objects occur neither in the generated world nor in GSM8K's
-training set, so a right answer is more than a remembered sentence.
+factors from 2 to 9 twice, in different templates, and as many that need a sum of the same numbers: a model that
+multiplies whatever it is told would otherwise look clever. Names and objects occur neither in the generated world nor
+in GSM8K's training set, so a right answer is more than a remembered sentence.
 """
 
 import random
@@ -50,13 +51,19 @@ OBJECTS = (
     "compasses",
     "tassels",
 )
-TEMPLATES = (
+PRODUCTS = (
     "{name} has {a} sacks with {b} {objects} in each. How many {objects} does {name} have?",
     "There are {a} drawers in the kitchen. In every drawer {name} keeps {b} {objects}. How many {objects} are there?",
     "{name} puts {b} {objects} on each of {a} trays. How many {objects} does {name} need?",
     "A tin holds {b} {objects}. {name} buys {a} tins. How many {objects} does {name} buy?",
     "{name} sells {a} {objects} for ${b} each. How many dollars does {name} earn?",
     "For {a} days {name} makes {b} {objects} every day. How many {objects} does {name} make?",
+)
+SUMS = (
+    "{name} has {a} {objects} in a sack and {b} in a drawer. How many {objects} does {name} have?",
+    "There are {a} {objects} on a tray. {name} adds {b} more. How many {objects} are on the tray?",
+    "{name} buys {a} {objects} on Monday and {b} on Friday. How many {objects} does {name} buy?",
+    "One tin holds {a} {objects} and another {b}. {name} takes both tins. How many {objects} does {name} take?",
 )
 
 
@@ -103,15 +110,16 @@ def sanity_probes(seed: int = PROBE_SEED) -> list[Probe]:
 
 
 def word_problem_probes(seed: int = PROBE_SEED) -> list[Probe]:
-    """128 word problems of one multiplication; `seed` draws templates, names and objects. Category: the template."""
+    """128 word problems of one product, then 128 of one sum; `seed` draws templates, names and objects."""
     generator = random.Random(seed)
     probes = []
-    for a in range(2, 10):
-        for b in range(2, 10):
-            for number in generator.sample(range(len(TEMPLATES)), 2):
-                words = {"name": generator.choice(NAMES), "objects": generator.choice(OBJECTS)}
-                question = TEMPLATES[number].format(a=a, b=b, **words)
-                probes.append(Probe(f"template_{number + 1}", a, b, question, a * b))
+    for category, templates in (("one_product", PRODUCTS), ("one_sum", SUMS)):
+        for a in range(2, 10):
+            for b in range(2, 10):
+                answer = a * b if category == "one_product" else a + b
+                for template in generator.sample(templates, 2):
+                    words = {"name": generator.choice(NAMES), "objects": generator.choice(OBJECTS)}
+                    probes.append(Probe(category, a, b, template.format(a=a, b=b, **words), answer))
     return probes
 
 

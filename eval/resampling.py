@@ -92,7 +92,7 @@ def paired_bootstrap(
     """
     if len(a) != len(b):
         raise ValueError(f"paired items needed: {len(a)} of a, {len(b)} of b")
-    differences = np.asarray(b, dtype=float) - np.asarray(a, dtype=float)
+    differences = np.round(np.asarray(b, dtype=float) - np.asarray(a, dtype=float), 12)
     n = len(differences)
     reach = None if bounds is None else bounds[1] - bounds[0]
     low, high = _interval(differences, None if reach is None else (-reach, reach), confidence, seed)
@@ -101,7 +101,9 @@ def paired_bootstrap(
         changed = differences[differences != 0]  # the others are 0 whichever way they are exchanged
         found = permutation_test(
             (changed,),
-            lambda x, axis: x.sum(axis=axis),
+            # Rounded: sums that are equal on paper must not differ by the order of their additions.
+            lambda x, axis: np.round(np.abs(x.sum(axis=axis)), 9),
+            alternative="greater",
             permutation_type="samples",
             vectorized=True,
             n_resamples=DRAWS,

@@ -5,7 +5,8 @@
         --sets word_problems sanity
 
 Three sets, each a benchmark with files of its own: `probes`, the 281; `sanity`, 50 that are simpler still; and
-`word_problems`, 128 of one multiplication, with names and objects that no training text of ours holds.
+`word_problems`, 256 of one step, half of them a multiplication, with names and objects that no training text of ours
+holds.
 
 A question counts as right when the number that the response gives is right in any form (flexible reading), so that a
 model that was never taught "####" can be asked too; `accuracy_strict` is the share in the form that was taught.
@@ -14,7 +15,6 @@ A killed evaluation goes on with the same command; any number of processes gives
 Writes, per set, {set}_results.json (overall and per category), {set}_responses.jsonl and run_{set}.json.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -80,7 +80,7 @@ def evaluate(
 ) -> None:
     """Ask one set on all processes; score and write on one."""
     drawn = PROBE_SETS[name](config.seed)
-    categories = _categories(probe.category for probe in drawn)
+    categories = dict.fromkeys(probe.category for probe in drawn)
     probes = [p for c in categories for p in [q for q in drawn if q.category == c][: config.max_samples]]
     tokenizer, answer_format = evaluated.tokenizer, FORMATS[config.format]
     record = RunRecord(
@@ -112,17 +112,11 @@ def evaluate(
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The results of response rows, overall and by category."""
-    categories = _categories(row["category"] for row in rows)
+    categories = dict.fromkeys(row["category"] for row in rows)
     return summary(rows) | {
         "accuracy_strict": round(sum(row["correct_strict"] for row in rows) / len(rows), 6),
         "categories": {c: summary([row for row in rows if row["category"] == c]) for c in categories},
     }
-
-
-def _categories(names: Iterable[str]) -> list[str]:
-    """Each once: the probes' in the order in which they are drawn, templates by number."""
-    found = list(dict.fromkeys(names))
-    return sorted(found) if found[0].startswith("template") else found
 
 
 def probe_row(probe: Probe, row: dict[str, Any]) -> dict[str, Any]:

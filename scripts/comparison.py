@@ -1,18 +1,31 @@
 """From the runs of both conditions to the numbers of the comparison (comparison.json)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from common.errors import UserError
-from eval.power import minimum_detectable_difference
-from eval.stats import paired_difference, wilson_interval
+from eval.power import detectable_mean_difference, minimum_detectable_difference
+from eval.repetition import REPETITIVE_SHARE
+from eval.resampling import bootstrap_mean, cluster_means, paired_bootstrap
+from eval.responses import SKIPPED
+from eval.stats import holm, paired_difference, wilson_interval
 from scripts.compute_match import audit, mismatches
 from scripts.stage_runs import BENCHMARKS, ConditionRuns, chain_of, common_stages, stage_kind
 
 SIGNIFICANCE = 0.05
 # Other ways of counting an item as right, by the key of their accuracy and that of the response.
 OTHER_SCORES = {"flexible": "correct_flexible", "acc_norm_char": "correct_acc_norm_char", "acc": "correct_acc"}
+
+
+# Responses that something is true of, and the key of a row that says it.
+RESPONSE_KEYS = {"in_format": "format_ok", "repetitive": "repeated_share", "skipped": "finish_reason"}
+RESPONSE_COUNTS: dict[str, Callable[[list[dict]], int]] = {
+    "in_format": lambda rows: sum(row["format_ok"] for row in rows),
+    "repetitive": lambda rows: sum(row["repeated_share"] >= REPETITIVE_SHARE for row in rows),
+    "skipped": lambda rows: sum(row["finish_reason"] == SKIPPED for row in rows),
+}
 
 
 def compare(baseline: ConditionRuns, mul_tokens: ConditionRuns) -> dict[str, Any]:
@@ -27,13 +40,15 @@ def compare(baseline: ConditionRuns, mul_tokens: ConditionRuns) -> dict[str, Any
         raise UserError(f"the two conditions have no stage in common ({given}); give the same stages of both")
     rows = audit(baseline, mul_tokens)
     reasons = mismatches(rows)
+    benchmarks = {name: _benchmark(name, both, not reasons) for name in BENCHMARKS if _has(name, both)}
+    _correct_for_many(benchmarks)
     return {
         "comparable": not reasons,
         "mismatches": reasons,
         "stages": common,
         "only_in_one": {name: sorted(set(runs.records) - set(common)) for name, runs in both.items()},
         "data_sources": _data_sources(both),
-        "benchmarks": {name: _benchmark(name, both, not reasons) for name in BENCHMARKS if _has(name, both)},
+        "benchmarks": benchmarks,
         "training": _training(both, common),
         "data": {name: _data_seen(runs) for name, runs in both.items()},
         "runs": {name: _run_facts(runs, common) for name, runs in both.items()},
@@ -42,10 +57,17 @@ def compare(baseline: ConditionRuns, mul_tokens: ConditionRuns) -> dict[str, Any
 
 
 def accuracy(rows: list[dict], key: str = "correct") -> dict[str, Any]:
-    """{n, correct, accuracy, low, high} of the responses' boolean `key`, with the 95% Wilson interval."""
+    """{n, correct, accuracy, low, high} of the responses' boolean `key`, with its 95% interval.
+
+    Wilson's for one response to each item; of several, the bootstrap's over items, and `items` says how many there are.
+    """
     correct = sum(bool(row[key]) for row in rows)
-    low, high = wilson_interval(correct, len(rows))
-    return {"n": len(rows), "correct": correct, "accuracy": correct / len(rows), "low": low, "high": high}
+    if not _several_samples(rows):
+        low, high = wilson_interval(correct, len(rows))
+        return {"n": len(rows), "correct": correct, "accuracy": correct / len(rows), "low": low, "high": high}
+    found = bootstrap_mean([row[key] for row in rows], [row["index"] for row in rows])
+    counts = {"n": len(rows), "correct": correct, "items": found.n}
+    return counts | {"accuracy": found.mean, "low": found.low, "high": found.high}
 
 
 def paired_counts(baseline: list[dict], mul_tokens: list[dict]) -> dict[str, int]:
@@ -67,9 +89,12 @@ def _benchmark(name: str, both: dict[str, ConditionRuns], comparable: bool) -> d
     responses = {condition: runs.responses[name] for condition, runs in both.items()}
     result: dict[str, Any] = {condition: _summary(rows) for condition, rows in responses.items()}
     a, b = responses["baseline"], responses["mul_tokens"]
-    if [(row["index"], row["question"]) for row in a] == [(row["index"], row["question"]) for row in b]:
-        result["paired"] = paired_counts(a, b)
-        result["test"] = _test(a, b, result["paired"]) if comparable else None
+    if [_identity(row) for row in a] == [_identity(row) for row in b]:
+        if _several_samples(a):
+            result["test"] = _test_of_samples(a, b) if comparable else None
+        else:
+            result["paired"] = paired_counts(a, b)
+            result["test"] = _test(a, b, result["paired"]) if comparable else None
     categories = dict.fromkeys(row["category"] for row in a + b if "category" in row)
     result["categories"] = {
         category: {
@@ -88,11 +113,17 @@ def _summary(rows: list[dict]) -> dict[str, Any]:
     if "mul_tokens" in rows[0]:  # HellaSwag is chosen, not generated
         used = [row["mul_tokens"] for row in rows]
         summary["mul_tokens"] = {"total": sum(used), "responses": sum(count > 0 for count in used)}
+        for use in ("right", "placed", "grounded"):
+            if f"mul_tokens_{use}" in rows[0]:
+                summary["mul_tokens"][use] = sum(row[f"mul_tokens_{use}"] for row in rows)
     if "response_tokens" in rows[0]:
         lengths = [row["response_tokens"] for row in rows]
         p50, p95 = np.percentile(lengths, [50, 95])
         summary["response_tokens"] = {"median": float(p50), "p95": float(p95), "max": max(lengths)}
         summary["limit_hits"] = sum(row["finish_reason"] == "length" for row in rows)
+        summary |= {key: count(rows) for key, count in RESPONSE_COUNTS.items() if RESPONSE_KEYS[key] in rows[0]}
+        if "thinking_tokens" in rows[0]:
+            summary["mean_thinking_tokens"] = sum(row["thinking_tokens"] for row in rows) / len(rows)
     return summary
 
 
@@ -105,10 +136,42 @@ def _test(a: list[dict], b: list[dict], counts: dict[str, int]) -> dict[str, Any
         "low": pair.low,
         "high": pair.high,
         "p": pair.p_value,
-        "significant": pair.p_value < SIGNIFICANCE,
+        "method": "exact McNemar",
         "discordant_share": discordant,
         "detectable_difference": minimum_detectable_difference(pair.n, discordant) if discordant else None,
     }
+
+
+def _test_of_samples(a: list[dict], b: list[dict]) -> dict[str, Any]:
+    """Of several responses to each item: the difference of the items' shares of right ones."""
+    shares = [cluster_means([row["correct"] for row in rows], [row["index"] for row in rows]) for rows in (a, b)]
+    pair = paired_bootstrap(*shares)
+    deviation = float(np.std(shares[1] - shares[0], ddof=1)) if pair.n > 1 else 0.0
+    return {
+        "n": pair.n,
+        "difference": pair.difference,
+        "low": pair.low,
+        "high": pair.high,
+        "p": pair.p_value,
+        "method": "permutation test of the items' shares",
+        "discordant_share": float(np.mean(shares[0] != shares[1])),
+        "detectable_difference": detectable_mean_difference(deviation, pair.n) if deviation else None,
+    }
+
+
+def _correct_for_many(benchmarks: dict[str, dict[str, Any]]) -> None:
+    """Add Holm's p-value over all benchmarks to each test, and whether it shows a difference."""
+    tests = [result["test"] for result in benchmarks.values() if result.get("test")]
+    for test, p_value in zip(tests, holm([test["p"] for test in tests]), strict=True):
+        test |= {"p_holm": p_value, "tests": len(tests), "significant": p_value < SIGNIFICANCE}
+
+
+def _identity(row: dict) -> tuple:
+    return row["index"], row.get("sample", 0), row["question"]
+
+
+def _several_samples(rows: list[dict]) -> bool:
+    return any(row.get("sample", 0) for row in rows)
 
 
 def _training(both: dict[str, ConditionRuns], stages: list[str]) -> dict[str, dict[str, Any]]:

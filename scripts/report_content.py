@@ -12,24 +12,37 @@ from tokenizer.mul_facts import CONDITIONS
 TITLES = {
     "gsm8k": "GSM8K-format accuracy",
     "probes": "Arithmetic-probe accuracy",
+    "word_problems": "One-step word-problem accuracy, new names and objects",
+    "sanity": "Simple-arithmetic accuracy",
     "hellaswag": "HellaSwag accuracy (acc_norm_token)",
+    "domains": "Non-math prompts answered without a calculation",
 }
-LABELS = {"gsm8k": "GSM8K-\nformat", "probes": "Arithmetic-\nprobe", "hellaswag": "HellaSwag"}
+LABELS = {"gsm8k": "GSM8K-\nformat", "probes": "Arithmetic-\nprobe", "word_problems": "One-step\nproblems"}
+LABELS |= {"sanity": "Simple\narithmetic", "hellaswag": "HellaSwag", "domains": "Non-math\nprompts"}
 OTHER_SCORES = {"flexible": "any form", "acc_norm_char": "acc_norm_char", "acc": "acc"}
 NOTES = {
     "gsm8k": " Any form: the number counts however it is said, not only after ####.",
     "probes": " Any form: the number counts however it is said, not only after ####.",
+    "domains": " Right is a response without any calculation, whatever it says otherwise.",
     "hellaswag": (
         " Of four endings the likeliest is chosen: by mean log-probability per token (acc_norm_token, the one that is "
         "tested), per character (acc_norm_char), or in sum (acc). Chance is 25%."
     ),
 }
+PLOTTED_CATEGORIES = ("probes",)  # the others have too many, or too few items in each
 CATEGORIES = {
     "mul_table": "times table",
     "mul_multidigit": "two digits × one",
     "addition": "addition",
+    "one_product": "one product",
+    "one_sum": "one sum",
 }
-SAMPLES = {"gsm8k": 2, "probes": 1}  # of each outcome: only one condition right, both, neither
+SAMPLES = {
+    "gsm8k": 2,
+    "probes": 1,
+    "word_problems": 1,
+    "domains": 1,
+}  # of each outcome: only one condition right, both, neither
 LOSS_NOTE = (
     "A loss per token is an average over the condition's own tokens, and injection changes what those are: one mul "
     "token takes the place of several ordinary ones. The two losses are over different token streams and do not say "
@@ -56,18 +69,23 @@ def build_report(comparison: dict[str, Any], both: dict[str, ConditionRuns], des
 
 
 def verdict(title: str, result: dict[str, Any]) -> str:
-    """One sentence: whether a difference is shown, and the paired difference with its interval and exact p."""
+    """One sentence: whether a difference is shown, and the paired difference with its interval and p-value.
+
+    With several benchmarks in the report, a difference is shown when Holm's p-value over all of them is below 5%.
+    """
     test = result["test"]
     baseline, mul_tokens = (_percent(result[condition]["accuracy"]) for condition in CONDITIONS)
     difference, low, high = (_points(test[key]) for key in ("difference", "low", "high"))
     numbers = (
         f"mul_tokens {mul_tokens}, baseline {baseline}, paired difference {difference} points "
-        f"(95% interval {low} to {high}), exact McNemar {_p(test['p'])} over {test['n']} items"
+        f"(95% interval {low} to {high}), {test['method']} {_p(test['p'])} over {test['n']} items"
     )
+    if test["tests"] > 1:
+        numbers += f", {_p(test['p_holm'])} after Holm's correction for {test['tests']} benchmarks"
     if test["significant"]:
         ahead = "mul_tokens" if test["difference"] > 0 else "baseline"
         return f"{title}: {ahead} is better; {numbers}."
-    disagree = f"with {_percent(test['discordant_share'])} of them right in one condition only"
+    disagree = f"with {_percent(test['discordant_share'])} of them answered better by one condition"
     if test["detectable_difference"] is None:
         return f"{title}: no difference shown; {numbers}; {disagree}, too few to show any."
     smallest = f"a true difference of {100 * test['detectable_difference']:.1f} points is found four times in five"
@@ -106,8 +124,9 @@ def _benchmark_blocks(comparison: dict[str, Any]) -> list[Block]:
             sides = ((condition, result[condition].get(score)) for condition in CONDITIONS)
             rows += [_accuracy_row(f"{condition}, {label}", side) for condition, side in sides if side]
         header = ["condition", "accuracy", "95% interval", "correct"]
-        note = NOTES[name] if len(rows) > 2 else ""
-        blocks.append(Table(TITLES[name], header, rows, f"Intervals: Wilson.{note}"))
+        note = NOTES.get(name, "") if len(rows) > 2 or name == "domains" else ""
+        method = "bootstrap over items, several samples each" if "items" in result["baseline"] else "Wilson"
+        blocks.append(Table(TITLES[name], header, rows, f"Intervals: {method}.{note}"))
         if "paired" in result:
             blocks.append(_paired_table(f"{TITLES[name]}, item by item", result))
         if result["categories"]:
@@ -166,8 +185,28 @@ def _response_blocks(comparison: dict[str, Any]) -> list[Block]:
             ):
                 rows.append([label, *(f"{side['response_tokens'][key]:.0f}" for side in sides)])
             rows.append(["cut off by the limit", *(str(side["limit_hits"]) for side in sides)])
+        rows += _more_rows(sides)
         blocks.append(Table(TITLES[name].replace("accuracy", "responses"), ["measure", *CONDITIONS], rows))
     return blocks
+
+
+def _more_rows(sides: list[dict[str, Any]]) -> list[list[str]]:
+    """What newer evaluations say of responses besides; rows that both conditions have, and none that is all zero."""
+    rows = []
+    for use, label in (
+        ("right", "mul tokens with a right result"),
+        ("placed", "mul tokens in an expression's place"),
+        ("grounded", "mul tokens whose factors were there"),
+    ):
+        if all(use in side["mul_tokens"] for side in sides):
+            rows.append([label, *(f"{side['mul_tokens'][use]:,}" for side in sides)])
+    if all("mean_thinking_tokens" in side for side in sides):
+        rows.append(["mean chain of thought (tokens)", *(f"{side['mean_thinking_tokens']:.1f}" for side in sides)])
+    labels = {"in_format": "in the form that was taught", "repetitive": "repetitive", "skipped": "prompt too long"}
+    for key, label in labels.items():
+        if all(key in side for side in sides) and (key != "skipped" or any(side[key] for side in sides)):
+            rows.append([label, *(str(side[key]) for side in sides)])
+    return rows
 
 
 def _plots(comparison: dict[str, Any], both: dict[str, ConditionRuns]) -> list[Block]:
@@ -181,7 +220,8 @@ def _plots(comparison: dict[str, Any], both: dict[str, ConditionRuns]) -> list[B
     bars = {}
     for name, result in comparison["benchmarks"].items():
         bars[LABELS[name]] = {condition: result[condition] for condition in CONDITIONS}
-        complete = {key: sides for key, sides in result["categories"].items() if all(sides.values())}
+        shown = result["categories"] if name in PLOTTED_CATEGORIES else {}
+        complete = {key: sides for key, sides in shown.items() if all(sides.values())}
         bars |= {CATEGORIES.get(key, key).replace(" ", "\n", 1): sides for key, sides in complete.items()}
     return [*plots, accuracy_plot("Accuracy", bars)] if bars else list(plots)
 

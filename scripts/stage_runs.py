@@ -8,8 +8,8 @@ from common.errors import UserError
 from common.files import read_json, read_jsonl
 
 # An evaluation directory holds several runs, so their records have names of their own.
-RECORD_NAMES = ("run.json", "run_gsm8k.json", "run_probes.json", "run_hellaswag.json")
-BENCHMARKS = ("gsm8k", "probes", "hellaswag")
+BENCHMARKS = ("gsm8k", "probes", "word_problems", "sanity", "hellaswag", "domains")
+RECORD_NAMES = ("run.json", *(f"run_{name}.json" for name in (*BENCHMARKS, "token_probes")))
 
 
 @dataclass
@@ -112,7 +112,11 @@ def _read_responses(runs: ConditionRuns, directory: Path) -> None:
             if benchmark in runs.responses:
                 raise UserError(f"{path}: another directory of {runs.condition} holds {benchmark} too; give one")
             rows = read_jsonl(path)
-            runs.responses[benchmark] = list(map(_hellaswag_row, rows)) if benchmark == "hellaswag" else rows
+            if benchmark == "hellaswag":
+                rows = list(map(_hellaswag_row, rows))
+            elif benchmark == "domains":
+                rows = [_domains_row(row) for row in rows if not row["numeric"]]
+            runs.responses[benchmark] = rows
 
 
 def _hellaswag_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -120,3 +124,8 @@ def _hellaswag_row(row: dict[str, Any]) -> dict[str, Any]:
     right = row["correct"]
     common = {"index": row["index"], "question": row["id"], "gold": row["label"], "correct": right["acc_norm_token"]}
     return common | {"correct_acc_norm_char": right["acc_norm_char"], "correct_acc": right["acc"]}
+
+
+def _domains_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A prompt that asks for no calculation: a response without one is right."""
+    return row | {"gold": "no calculation", "correct": not row["arithmetic"], "category": row["domain"]}

@@ -90,7 +90,7 @@ def test_the_difference_is_mul_tokens_minus_baseline(monkeypatch, tmp_path):
     report = (tmp_path / "out" / "report.md").read_text()
     start = "GSM8K-format accuracy: mul_tokens is better; mul_tokens 66.7%, baseline 20.0%, paired difference +46.7"
     assert start in report
-    assert "exact McNemar p < 0.001 over 30 items." in report
+    assert "exact McNemar p < 0.001 over 30 items, p < 0.001 after Holm's correction for 2 benchmarks." in report
 
 
 def test_hellaswag_is_compared_by_acc_norm_token(monkeypatch, tmp_path, stages):
@@ -124,6 +124,67 @@ def test_without_significance_the_verdict_says_what_could_have_been_found(monkey
     sentence = (tmp_path / "out" / "report.md").read_text().split("> **GSM8K-format")[1].split("\n")[0]
     assert "paired difference −4.0 points" in sentence
     assert "no difference shown" in sentence
+
+
+def test_a_difference_must_stand_holms_correction(monkeypatch, tmp_path):
+    """Two benchmarks with p = 0.031 each, 6 against 0 discordant items: significant alone, not both together."""
+    right = {"baseline": range(0, 20), "mul_tokens": range(0, 26)}
+    sides = {c: list(make_stages(tmp_path, c, right, n=30).values()) for c in CONDITIONS}
+    assert run(monkeypatch, tmp_path, sides) == 0
+    tests = [result["test"] for result in read_json(tmp_path / "out" / "comparison.json")["benchmarks"].values()]
+    assert [test["p"] for test in tests] == [mcnemar_exact(0, 6)] * 2
+    assert [test["p_holm"] for test in tests] == [2 * mcnemar_exact(0, 6)] * 2
+    assert not any(test["significant"] for test in tests)
+    assert "is better;" not in (tmp_path / "out" / "report.md").read_text()
+    for condition in CONDITIONS:
+        (tmp_path / f"eval_sft_gsm8k_{condition}" / "probes_responses.jsonl").unlink()
+    assert run(monkeypatch, tmp_path, sides) == 0
+    [gsm8k] = read_json(tmp_path / "out" / "comparison.json")["benchmarks"].values()
+    assert gsm8k["test"]["significant"] and gsm8k["test"]["p_holm"] == gsm8k["test"]["p"]
+
+
+def test_several_samples_are_compared_by_item(monkeypatch, tmp_path, stages):
+    for condition in CONDITIONS:
+        path = stages[condition]["eval"] / "gsm8k_responses.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        # Three samples: the first as it was, the second always right, the third never.
+        samples = [row | {"sample": s, "correct": (row["correct"], True, False)[s]} for row in rows for s in range(3)]
+        write_jsonl(path, samples)
+    assert run(monkeypatch, tmp_path, directories(stages, "eval")) == 0
+    gsm8k = read_json(tmp_path / "out" / "comparison.json")["benchmarks"]["gsm8k"]
+    assert (gsm8k["baseline"]["n"], gsm8k["baseline"]["items"], gsm8k["baseline"]["correct"]) == (30, 10, 16)
+    assert "paired" not in gsm8k and gsm8k["test"]["n"] == 10
+    assert gsm8k["test"]["difference"] == pytest.approx(0, abs=1e-12) and gsm8k["test"]["p"] == 1
+    assert gsm8k["baseline"]["low"] < 16 / 30 < gsm8k["baseline"]["high"]
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "permutation test of the items' shares" in report and "bootstrap over items" in report
+
+
+def test_word_problems_and_domains_are_benchmarks_too(monkeypatch, tmp_path, stages):
+    for condition in CONDITIONS:
+        directory = stages[condition]["eval"]
+        rows = [json.loads(line) for line in (directory / "gsm8k_responses.jsonl").read_text().splitlines()]
+        more = {"format_ok": True, "repeated_share": 0.5, "thinking_tokens": 4}
+        more |= {"mul_tokens_right": 1, "mul_tokens_placed": 2, "mul_tokens_grounded": 3}
+        write_jsonl(directory / "word_problems_responses.jsonl", [row | more for row in rows])
+        prompts = [{"arithmetic": i % 2 == 0, "domain": "logic", "numeric": i > 7} for i in range(10)]
+        write_jsonl(
+            directory / "domains_responses.jsonl",
+            [
+                {key: value for key, value in (row | prompt).items() if key not in ("gold", "correct")}
+                for row, prompt in zip(rows, prompts, strict=True)
+            ],
+        )
+    assert run(monkeypatch, tmp_path, directories(stages, "eval")) == 0
+    benchmarks = read_json(tmp_path / "out" / "comparison.json")["benchmarks"]
+    assert list(benchmarks) == ["gsm8k", "probes", "word_problems", "domains"]
+    assert benchmarks["domains"]["baseline"]["n"] == 8 and benchmarks["domains"]["baseline"]["correct"] == 4
+    found = benchmarks["word_problems"]["baseline"]
+    assert (found["in_format"], found["repetitive"], found["skipped"], found["mean_thinking_tokens"]) == (10, 10, 0, 4)
+    assert found["mul_tokens"]["grounded"] == 30
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "Non-math prompts answered without a calculation: no difference shown" in report
+    assert "| mul tokens whose factors were there | 30 | 30 |" in report and "| repetitive | 10 | 10 |" in report
 
 
 def test_running_mean_equals_brute_force():

@@ -62,15 +62,16 @@ def test_the_sanity_set_is_50_different_questions_with_right_answers():
     assert sanity_probes(1) == sanity_probes(1) != sanity_probes(2)
 
 
-def test_word_problems_ask_every_pair_of_factors_twice():
+def test_word_problems_ask_every_pair_twice_for_the_product_and_twice_for_the_sum():
     probes = word_problem_probes()
-    assert len({p.question for p in probes}) == 128
-    pairs = Counter((p.a, p.b) for p in probes)
-    assert set(pairs) == {(a, b) for a in range(2, 10) for b in range(2, 10)} and set(pairs.values()) == {2}
-    assert len({(p.a, p.b, p.category) for p in probes}) == 128, "in different templates"
-    for p in probes:
-        numbers = sorted(map(int, re.findall(r"[0-9]+", p.question)))
-        assert numbers == sorted((p.a, p.b)) and p.answer == p.a * p.b and "{" not in p.question
+    assert len({p.question for p in probes}) == 256
+    for category, calculate in (("one_product", lambda a, b: a * b), ("one_sum", lambda a, b: a + b)):
+        asked = [p for p in probes if p.category == category]
+        pairs = Counter((p.a, p.b) for p in asked)
+        assert set(pairs) == {(a, b) for a in range(2, 10) for b in range(2, 10)} and set(pairs.values()) == {2}
+        for p in asked:
+            numbers = sorted(map(int, re.findall(r"[0-9]+", p.question)))
+            assert numbers == sorted((p.a, p.b)) and p.answer == calculate(p.a, p.b) and "{" not in p.question
     assert word_problem_probes(1) == word_problem_probes(1) != word_problem_probes(2)
 
 

@@ -70,6 +70,8 @@ def test_paired_bootstrap_equals_enumerated_exchanges():
     expected = np.mean(np.abs(sums) >= abs(differences.sum()) - 1e-12)
     found = paired_bootstrap(a, b)
     assert found.p_value == pytest.approx(expected) and found.difference == pytest.approx(0.2)
+    thirds = paired_bootstrap([1 / 3, 2 / 3, 1, 1 / 3], [2 / 3, 1 / 3, 2 / 3, 2 / 3])
+    assert thirds.p_value == 1 and thirds.difference == pytest.approx(0, abs=1e-15)
     other_way = paired_bootstrap(b, a)
     assert other_way.difference == pytest.approx(-0.2) and other_way.p_value == found.p_value
 
