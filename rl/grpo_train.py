@@ -32,6 +32,7 @@ from common.files import atomic_directory, locked_directory, sha256_file, write_
 from common.record import RunRecord
 from common.run_directory import open_run_directory
 from data.gsm8k import items_sha256
+from eval.answer_formats import FORMATS
 from eval.benchmark import resolve_condition
 from pretrain.checkpoint import checkpoint_path, latest_checkpoint, load_checkpoint, prune_checkpoints, save_checkpoint
 from pretrain.hf_weights import load_model_dir, save_model_dir
@@ -41,11 +42,12 @@ from rl.curves import plot_curves
 from rl.objective import entropy_coefficient
 from rl.problems import Problem, ProblemStream, load_problems, split_problems
 from rl.rewards import build_reward
-from rl.rollouts import RolloutBatch, Sampler, suppressed_tensor
+from rl.rollouts import RolloutBatch, Sampler
 from rl.run_log import RunLog, rollout_row
 from rl.settings import GRPOConfig, check_config
 from rl.update import Update
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
+from tokenizer.mul_facts import suppressed_ids
 
 STAGE = "grpo"
 UPDATE_KEYS = ("loss", "entropy", "kl", "clip_low", "clip_high", "ratio_mean", "ratio_max", "log_ratio_rms")
@@ -117,9 +119,11 @@ def train_and_write(
         weight_decay=settings.weight_decay,
         fused=device.type in ("cpu", "cuda"),
     )
+    impossible = suppressed_ids(config.condition)
     sampler = Sampler(
-        tokenizer,
-        config.format,
+        tokenizer.decode,
+        FORMATS[config.format].stop_ids,
+        impossible,
         config.rollout,
         objective,
         build_reward(config.reward, config.format, config.condition, config.rollout.max_new_tokens),
@@ -131,7 +135,7 @@ def train_and_write(
         load_model_dir(config.model_path, device).requires_grad_(False) if objective.kl_coefficient else None,
         objective,
         config.rollout.temperature,
-        suppressed_tensor(tokenizer, device),
+        torch.tensor(impossible, device=device),
         config.rollout.max_new_tokens,
         settings.micro_batch_tokens,
         autocast(device, dtype),

@@ -1,15 +1,13 @@
 """Groups of rewarded responses: sampled, rewarded, and, when a group's rewards do not vary, replaced (DAPO, 3.2)."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from common.distributed import World
 from common.errors import UserError
-from eval.answer_formats import FORMATS, FormatName
 from eval.engine import Completion, generate
 from pretrain.model import GPT
 from rl.contrastive import contrastive_reward
@@ -17,8 +15,7 @@ from rl.objective import ObjectiveSettings, group_advantages, overlong_penalty
 from rl.problems import Problem, ProblemStream
 from rl.rewards import Reward, Rollout
 from rl.settings import RolloutSettings
-from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
-from tokenizer.mul_facts import EOT_ID, suppressed_ids
+from tokenizer.mul_facts import EOT_ID
 
 SAME = 1e-8  # rewards of a group that differ by no more than this are the same
 
@@ -76,8 +73,9 @@ class RolloutBatch:
 class Sampler:
     """Samples groups with a model: everything that stays the same from iteration to iteration."""
 
-    tokenizer: GPT2TokenizerWithMulFacts
-    format: FormatName
+    decode: Callable[[list[int]], str]  # of a response without end-of-text
+    stop_ids: Sequence[int]
+    suppressed_ids: Sequence[int]  # never chosen
     rollout: RolloutSettings
     objective: ObjectiveSettings
     reward: Callable[[Rollout], Reward]
@@ -87,14 +85,17 @@ class Sampler:
     def collect(self, model: GPT, stream: ProblemStream) -> RolloutBatch:
         """`rollout.prompts` groups whose rewards vary, or fewer if `rollout.refills` new draws do not yield them.
 
-        Every process draws the same problems, samples its share, and gets all groups.
+        Every process draws the same problems, samples its share, and gets all groups. A batch has no problem twice:
+        what the stream repeats at the end of a pass is passed over.
         """
         batch = RolloutBatch([], [], 0, {"generate": 0.0, "reward": 0.0})
         for _ in range(1 + self.rollout.refills):
             missing = self.rollout.prompts - len(batch.kept)
             if not missing:
                 break
-            groups = self.world.gather(self._sample(model, stream.take(missing), batch.seconds))
+            seen = {group.problem.question for group in batch.sampled}
+            new = {p.question: (number, p) for number, p in stream.take(missing) if p.question not in seen}
+            groups = self.world.gather(self._sample(model, list(new.values()), batch.seconds))
             groups.sort(key=lambda group: group.number)
             batch.sampled += groups
             batch.kept += [group for group in groups if group.varies]
@@ -122,22 +123,22 @@ class Sampler:
     def generate(
         self, model: GPT, prompts: list[list[int]], n: int, temperature: float, streams: list[int] | None = None
     ) -> list[list[Completion]]:
-        """`n` completions of each prompt, stopped as this format stops."""
+        """`n` completions of each prompt."""
         return generate(
             model,
             prompts,
             n=n,
             max_new_tokens=self.rollout.max_new_tokens,
             temperature=temperature,
-            stop_ids=FORMATS[self.format].stop_ids,
-            suppressed_ids=suppressed_ids(self.tokenizer.condition),
+            stop_ids=self.stop_ids,
+            suppressed_ids=self.suppressed_ids,
             seed=self.seed,
             streams=streams,
             batch_size=self.rollout.batch_size,
         )
 
     def _group(self, number: int, problem: Problem, completions: list[Completion]) -> Group:
-        texts = [self.tokenizer.decode([i for i in c.ids if i != EOT_ID]) for c in completions]
+        texts = [self.decode([i for i in c.ids if i != EOT_ID]) for c in completions]
         rewards = []
         for completion, text in zip(completions, texts, strict=True):
             rollout = Rollout(problem.question, problem.gold, completion.ids, text, completion.finish_reason)
@@ -164,8 +165,3 @@ class Sampler:
         answers = self.generate(model, [problem.prompt for problem in mine], 1, 0.0)
         groups = [self._group(0, problem, completions) for problem, completions in zip(mine, answers, strict=True)]
         return sum(self.world.gather([group.rewards[0].correct for group in groups])) / len(problems)
-
-
-def suppressed_tensor(tokenizer: GPT2TokenizerWithMulFacts, device: torch.device) -> Tensor:
-    """The ids that the sampler never chooses."""
-    return torch.tensor(suppressed_ids(tokenizer.condition), device=device)

@@ -4,13 +4,17 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable
+from decimal import Decimal
 
 import torch
 
 from common.distributed import World
 from pretrain.model import GPT, GPTConfig
 from rl.objective import ObjectiveSettings
-from rl.rollouts import Row
+from rl.problems import Problem
+from rl.rewards import Reward, Rollout
+from rl.rollouts import Row, Sampler
+from rl.settings import RolloutSettings
 from rl.update import Update
 from tests.helpers import start_process
 
@@ -83,3 +87,20 @@ def _as_rank(rank: int, count: int, port: int, function: Callable, *arguments: o
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     function(*arguments)
+
+
+def toy_problems(count: int, length: int = 1) -> list[Problem]:
+    """Problem i asks with `length` ids and its number is i."""
+    prompts = [[(i + k) % 90 for k in range(length)] for i in range(count)]
+    return [Problem(f"problem {i}", Decimal(i), prompt, prompt) for i, prompt in enumerate(prompts)]
+
+
+def toy_sampler(score: Callable[[Rollout], float], rollout: RolloutSettings, **more: object) -> Sampler:
+    """A sampler over ids: nothing stops, and `score` is the reward."""
+
+    def reward(response: Rollout) -> Reward:
+        value = score(response)
+        return Reward(value, value == 1, {"score": value})
+
+    settings = {"stop_ids": (), "suppressed_ids": (), "objective": ObjectiveSettings(), "seed": 0, "world": ALONE}
+    return Sampler(decode=str, rollout=rollout, reward=reward, **settings | more)
