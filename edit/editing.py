@@ -14,10 +14,10 @@ from torch import Tensor
 from common.errors import UserError
 from common.files import atomic_path
 from edit.closed_form import InverseCovariance, NullSpace, closed_form_update
-from edit.passes import subject_states
-from edit.prompts import SubjectPrompt, context_weights, subject_prompt, target_ids
+from edit.passes import states_at
+from edit.prompts import EditPrompt, context_weights, subject_prompt, target_ids
 from edit.records import EditRecord
-from edit.settings import Method, UpdateSettings, ValueSettings
+from edit.settings import Method, Token, UpdateSettings, ValueSettings
 from edit.values import FoundValues, ValueRequest, find_values
 from pretrain.model import GPT
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
@@ -37,22 +37,28 @@ class Edited:
 
 
 def make_requests(
-    tokenizer: GPT2TokenizerWithMulFacts, records: Sequence[EditRecord], contexts: Sequence[Sequence[int]]
+    tokenizer: GPT2TokenizerWithMulFacts,
+    records: Sequence[EditRecord],
+    contexts: Sequence[Sequence[int]],
+    token: Token = "subject",
 ) -> list[ValueRequest]:
-    """Every record under no context and under each of `contexts`. Raises UserError naming a record that cannot be."""
+    """Every record under no context and under each of `contexts`, to be edited at its subject's or its prompt's end.
+
+    Raises UserError naming a record that cannot be.
+    """
     requests = []
     for record in records:
         try:
             prompts = [subject_prompt(tokenizer, record.prompt, record.subject, prefix) for prefix in ((), *contexts)]
         except UserError as error:
             raise UserError(f"edit {record.id}: {error}") from None
-        bare = prompts[0]
+        if token == "prompt":
+            prompts = [EditPrompt(prompt.ids, len(prompt.ids) - 1) for prompt in prompts]
         # The subject as it stands at a text's start, up to its last token; only that token's output is read.
         alone = tokenizer.encode(record.subject, allow_special=False)
         requests.append(
-            ValueRequest(prompts, target_ids(tokenizer, record.target_new), SubjectPrompt(alone, len(alone) - 1))
+            ValueRequest(prompts, target_ids(tokenizer, record.target_new), EditPrompt(alone, len(alone) - 1))
         )
-        assert bare.subject < len(bare.ids)
     return requests
 
 
@@ -113,14 +119,14 @@ def _edit_at_once(
     prompts = [prompt for request in requests for prompt in request.prompts]
     bare = [request.prompts[0] for request in requests]
     found = find_values(model, requests, top, values, progress)
-    before = subject_states(model, bare, (), top)[1]
+    before = states_at(model, bare, (), top)[1]
     wanted = before + found.delta
 
     def missing() -> Tensor:
-        return wanted - subject_states(model, bare, (), top)[1]
+        return wanted - states_at(model, bare, (), top)[1]
 
     for i, layer in enumerate(layers):
-        per_prompt = subject_states(model, prompts, [layer], layer)[0][layer]  # (N x contexts, 4C)
+        per_prompt = states_at(model, prompts, [layer], layer)[0][layer]  # (N x contexts, 4C)
         keys = _mean_over_contexts(per_prompt, len(requests))
         residuals = missing() / (len(layers) - i)
         lam = _lambda(method, update, width=keys.size(1))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edit.prompts import SubjectPrompt
+from edit.prompts import EditPrompt
 from pretrain.model import GPT
 
 ROW_BATCH = 64  # rows of a clean pass at a time
@@ -50,21 +50,21 @@ def recorded_keys(model: GPT, layers: Sequence[int]) -> Iterator[dict[int, Tenso
 
 
 @torch.no_grad()
-def subject_states(
-    model: GPT, prompts: Sequence[SubjectPrompt], layers: Sequence[int], top: int
+def states_at(
+    model: GPT, prompts: Sequence[EditPrompt], layers: Sequence[int], top: int
 ) -> tuple[dict[int, Tensor], Tensor]:
-    """At each prompt's last subject token: the keys (B, 4C) of `layers`, and the residual stream (B, C) after `top`."""
+    """At each prompt's position: the keys (B, 4C) of `layers`, and the residual stream (B, C) after `top`."""
     device = model.wte.weight.device
     keys: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     streams = []
     for start in range(0, len(prompts), ROW_BATCH):
         batch = prompts[start : start + ROW_BATCH]
-        rows, subjects = torch.arange(len(batch)), torch.tensor([prompt.subject for prompt in batch])
+        rows, at = torch.arange(len(batch)), torch.tensor([prompt.position for prompt in batch])
         with recorded_keys(model, layers) as seen:
             x = run_blocks(model, padded([prompt.ids for prompt in batch], device), top + 1)
         for layer in layers:
-            keys[layer].append(seen[layer][rows, subjects])
-        streams.append(x[rows, subjects])
+            keys[layer].append(seen[layer][rows, at])
+        streams.append(x[rows, at])
     return {layer: torch.cat(parts) for layer, parts in keys.items()}, torch.cat(streams)
 
 
@@ -90,19 +90,19 @@ class PrefixCache:
 
 @dataclass
 class Suffix:
-    """The part of a batch that an edit at (layer, last subject token) can change; row b starts at its subject."""
+    """The part of a batch that an edit at (layer, position) can change; row b starts at its position."""
 
     layer: int
-    start: Tensor  # (B, S, C): the clean residual stream after `layer`, from the subject's last token on
+    start: Tensor  # (B, S, C): the clean residual stream after `layer`, from the position on
     mask: Tensor  # (B, 1, S, P + S): what each token of the suffix sees
     prefix: PrefixCache  # of the layers above, padded to P tokens
 
     @classmethod
     @torch.no_grad()
-    def of(cls, model: GPT, prompts: Sequence[SubjectPrompt], layer: int) -> "Suffix":
+    def of(cls, model: GPT, prompts: Sequence[EditPrompt], layer: int) -> "Suffix":
         """One clean pass over `prompts`, ROW_BATCH at a time."""
-        P = max(prompt.subject for prompt in prompts)
-        S = max(len(prompt.ids) - prompt.subject for prompt in prompts)
+        P = max(prompt.position for prompt in prompts)
+        S = max(len(prompt.ids) - prompt.position for prompt in prompts)
         parts = [
             cls._clean(model, prompts[start : start + ROW_BATCH], layer, P, S)
             for start in range(0, len(prompts), ROW_BATCH)
@@ -116,10 +116,10 @@ class Suffix:
         return cls(layer, start, mask, prefix)
 
     @classmethod
-    def _clean(cls, model: GPT, prompts: Sequence[SubjectPrompt], layer: int, P: int, S: int) -> "Suffix":
+    def _clean(cls, model: GPT, prompts: Sequence[EditPrompt], layer: int, P: int, S: int) -> "Suffix":
         device = model.wte.weight.device
         ids = padded([prompt.ids for prompt in prompts], device)
-        subjects = torch.tensor([prompt.subject for prompt in prompts], device=device)[:, None]
+        at = torch.tensor([prompt.position for prompt in prompts], device=device)[:, None]
         seen = PrefixCache()
         x = run_blocks(model, ids, layer + 1)
         positions = torch.arange(ids.size(1), device=device)[None]
@@ -129,9 +129,9 @@ class Suffix:
             for kept in (seen.keys, seen.values):
                 kept[above] = torch.nn.functional.pad(kept[above][:, :, :P], (0, 0, 0, P - min(P, ids.size(1))))
         # Slots behind a row's end repeat its last token; nobody reads them, and nothing before them sees them.
-        slots = (subjects + torch.arange(S, device=device)).clamp(max=ids.size(1) - 1)
+        slots = (at + torch.arange(S, device=device)).clamp(max=ids.size(1) - 1)
         start = stream.gather(1, slots[:, :, None].expand(-1, -1, stream.size(2)))
-        seen_prefix = (torch.arange(P, device=device) < subjects)[:, None, :].expand(-1, S, -1)  # (B, S, P)
+        seen_prefix = (torch.arange(P, device=device) < at)[:, None, :].expand(-1, S, -1)  # (B, S, P)
         causal = torch.ones(S, S, dtype=torch.bool, device=device).tril().expand(len(prompts), -1, -1)
         return cls(layer, start, torch.cat([seen_prefix, causal], 2)[:, None], seen)
 
@@ -144,7 +144,7 @@ class Suffix:
         return Suffix(self.layer, self.start[rows], self.mask[rows], prefix)
 
     def hidden(self, model: GPT, delta: Tensor) -> Tensor:
-        """Residual stream (B, S, C) after the last block when delta (B, C) is added at the subject's last token."""
+        """Residual stream (B, S, C) after the last block when delta (B, C) is added at the position."""
         x = torch.cat([self.start[:, :1] + delta[:, None], self.start[:, 1:]], 1)
         nowhere = torch.zeros(1, 1, device=x.device)  # positions are in `start` already
         for above in range(self.layer + 1, model.config.n_layer):

@@ -17,22 +17,22 @@ CONTEXT_STARTS = ("The", "Therefore", "Because", "I", "You")  # MEMIT's
 
 
 @dataclass(frozen=True)
-class SubjectPrompt:
-    """Token ids, and the index of the subject's last token among them."""
+class EditPrompt:
+    """Token ids, and the index among them at which an edit is made: where the subject ends, or the prompt."""
 
     ids: list[int]
-    subject: int
+    position: int
 
 
 def subject_prompt(
     tokenizer: GPT2TokenizerWithMulFacts, prompt: str, subject: str, prefix: Sequence[int] = ()
-) -> SubjectPrompt:
+) -> EditPrompt:
     """`prompt` behind the token ids of a `prefix`. Raises UserError when the subject cannot be found in it."""
     _, end = find_subject(prompt, subject)
     blank = " " if prefix else ""  # GPT-2's BPE never joins a blank to what is before it: the ids are the joined text's
     ids = tokenizer.encode(blank + prompt, allow_special=False)
     at = last_subject_token(tokenizer, ids, blank + prompt, end + len(blank))
-    return SubjectPrompt([*prefix, *ids], len(prefix) + at)
+    return EditPrompt([*prefix, *ids], len(prefix) + at)
 
 
 def target_ids(tokenizer: GPT2TokenizerWithMulFacts, target: str) -> list[int]:

@@ -6,11 +6,12 @@
 
 The model directory is one that run_memit.py or run_rome.py wrote: it holds the edits and the weights as they were, so
 both models are asked the same. Efficacy, paraphrases and neighbourhood (edit/scoring.py says how), generation entropy,
-perplexity of --prose (documents, or the validation split of token shards), and, paired item by item, the arithmetic
-probes and HellaSwag. Neighbors that are edited themselves are set apart.
+perplexity of --prose, and, paired item by item, the arithmetic probes and HellaSwag. Neighbors that are edited
+themselves are set apart.
 Writes edit_eval_results.json, edit_eval_texts.jsonl (what was generated) and run_edit_eval.json.
 """
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 from common.config import parse_config
 from common.errors import UserError, run_script
-from common.files import write_json, write_jsonl
+from common.files import read_jsonl, write_json, write_jsonl
 from common.record import RunRecord
 from data.documents import read_documents
 from data.formats import chat_prompt
@@ -45,7 +46,7 @@ class EditEvalConfig:
 
     model_path: Path  # directory that run_memit.py or run_rome.py wrote
     output_dir: Path | None = None  # default: outputs/eval_{name of the model directory}
-    prose: Path | None = None  # held-out text: a file or folder of documents, or of token shards
+    prose: Path | None = None  # held-out text: documents, items in HellaSwag's format, or a folder of token shards
     prose_tokens: int = 8192  # of it that are read
     generations: int = 20  # edits whose prompts are continued for the n-gram entropy
     generation_tokens: int = 50  # of each
@@ -114,13 +115,13 @@ def main() -> None:
 
 
 def read_prose(path: Path, tokenizer: GPT2TokenizerWithMulFacts, block_size: int, tokens: int) -> list[list[int]]:
-    """At most `tokens` token ids of documents or of a validation split, in windows of the model's context."""
+    """At most `tokens` token ids of documents, passages or a validation split, in windows of the model's context."""
     if path.is_dir() and any(path.glob("*val*")):
         stream = open_stream(path, "val")
         pieces = [stream.read(0, min(tokens, len(stream))).tolist()]
     else:
         pieces, room = [], tokens
-        for text in read_documents(path):
+        for text in prose_documents(path):
             pieces.append([EOT_ID, *tokenizer.encode(text, allow_special=False)][:room])
             room -= len(pieces[-1])
             if room <= 0:
@@ -130,6 +131,13 @@ def read_prose(path: Path, tokenizer: GPT2TokenizerWithMulFacts, block_size: int
     if not windows:
         raise UserError(f"--prose {path} holds no text; give documents or a folder of token shards")
     return windows
+
+
+def prose_documents(path: Path) -> Iterator[str]:
+    """The documents of a file or folder; items in HellaSwag's format become passages with their right endings."""
+    if path.suffix == ".jsonl" and "endings" in next(iter(read_jsonl(path)), {}):
+        return (f"{item.context} {item.endings[item.label]}" for item in load_hellaswag(path))
+    return read_documents(path)
 
 
 def ask_probes(model: GPT, tokenizer: GPT2TokenizerWithMulFacts, config: EditEvalConfig) -> list[bool]:

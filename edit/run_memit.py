@@ -57,7 +57,7 @@ def main() -> None:
     check_output_dir(output_dir)
     records = load_edits(config.edits, config.max_edits)
     parent = load_parent(config.model_path, config.condition, config.device)
-    layers = check_layers(config.update.layers, parent.model.config.n_layer)
+    layers = check_layers(config.update.layers, parent.model.config.n_layer, config.update.token)
     seed_everything(config.seed)
     record = RunRecord(
         "edit_memit",
@@ -82,7 +82,7 @@ def edit_and_measure(
     clock = Clock()
     before = score_records(model, tokenizer, records)
     contexts = sample_contexts(model, tokenizer, config.contexts, config.seed)
-    requests = make_requests(tokenizer, records, contexts)
+    requests = make_requests(tokenizer, records, contexts, config.update.token)
     clock.lap("scoring")
     covariances = load_covariances(model, tokenizer, layers, config.covariance)
     clock.lap("covariance")

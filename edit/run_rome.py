@@ -60,7 +60,7 @@ def main() -> None:
     check_output_dir(output_dir)
     edit = edit_of(config)
     parent = load_parent(config.model_path, config.condition, config.device)
-    layers = check_layers([config.update.rome_layer], parent.model.config.n_layer)
+    layers = check_layers([config.update.rome_layer], parent.model.config.n_layer, config.update.token)
     seed_everything(config.seed)
     data = {"edits": str(config.edits), "records": 1}
     record = RunRecord("edit_rome", config, parent.tokenizer.condition, config.seed, parent.path, data)

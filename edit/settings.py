@@ -6,6 +6,7 @@ from typing import Literal
 from common.errors import UserError
 
 Method = Literal["memit", "emmet", "alphaedit", "rome"]
+Token = Literal["subject", "prompt"]
 
 
 @dataclass
@@ -13,6 +14,7 @@ class UpdateSettings:
     """Where the facts go, and how strongly old ones are held."""
 
     layers: list[int] = field(default_factory=lambda: [3, 4, 5, 6, 7, 8])  # whose MLPs change, from 0, lowest first
+    token: Token = "subject"  # where: the subject's last token, or the prompt's; run_causal_trace.py shows which counts
     lambda_per_width: float = 0.9  # memit: weight of old knowledge, over the MLP's width (15,000/16,384 for GPT-J)
     rome_layer: int = 5  # rome: the one layer that it changes
     null_space_threshold: float = 0.02  # alphaedit: eigenvalues of C below this share of their mean are free
@@ -50,14 +52,16 @@ class CovarianceSettings:
     cache: str | None = "outputs/edit_cache"  # folder for what was computed before; null computes anew
 
 
-def check_layers(layers: list[int], n_layer: int) -> list[int]:
-    """The layers from low to high. Raises UserError unless they are layers of the model whose tokens still interact.
+def check_layers(layers: list[int], n_layer: int, token: Token) -> list[int]:
+    """The layers from low to high. Raises UserError unless the model has them and an edit there can reach the target.
 
-    An edit enters at the subject and is read later in the prompt, so a block must come after it.
+    What is changed at the subject is read later in the prompt, so a block must come after it; at the prompt's last
+    token the last block will do.
     """
-    if not layers or not all(0 <= layer < n_layer - 1 for layer in layers) or len(set(layers)) < len(layers):
+    last = n_layer - 1 if token == "prompt" else n_layer - 2
+    if not layers or not all(0 <= layer <= last for layer in layers) or len(set(layers)) < len(layers):
         raise UserError(
-            f"layers {layers}: expected different numbers from 0 to {n_layer - 2}; the model has {n_layer} blocks, and "
-            "one must follow the edit to carry it to later tokens"
+            f"layers {layers}: expected different numbers from 0 to {last}; the model has {n_layer} blocks"
+            + (", and one must follow an edit at the subject to carry it to later tokens" if token == "subject" else "")
         )
     return sorted(layers)

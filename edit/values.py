@@ -1,4 +1,4 @@
-"""The values that make a model say new targets: one vector per edit, added to the residual stream at the subject.
+"""The values that make a model say new targets: one vector per edit, added to the residual stream at one token.
 
 For edit i, delta_i minimises (Meng et al. 2023, eq. 16; 2022, eq. 4)
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from edit.passes import Suffix
-from edit.prompts import SubjectPrompt, check_length, context_weights
+from edit.prompts import EditPrompt, check_length, context_weights
 from edit.settings import ValueSettings
 from pretrain.model import GPT
 
@@ -28,9 +28,9 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's defaults
 class ValueRequest:
     """One edit: its prompt under each context, the bare one first, what is to follow, and the subject alone."""
 
-    prompts: list[SubjectPrompt]
+    prompts: list[EditPrompt]
     target: list[int]
-    subject_alone: SubjectPrompt  # ends with the subject's last token
+    subject_alone: EditPrompt  # ends with the subject's last token
 
 
 @dataclass(frozen=True)
@@ -48,20 +48,20 @@ class ValueLoss:
 
     def __init__(self, model: GPT, requests: Sequence[ValueRequest], layer: int, settings: ValueSettings):
         self.model, self.requests, self.settings = model, requests, settings
-        rows: list[SubjectPrompt] = []
+        rows: list[EditPrompt] = []
         owners, where, slots, targets, weights, anchors = [], [], [], [], [], []
         for i, request in enumerate(requests):
             shares = context_weights(len(request.prompts) - 1).tolist()
             for prompt, share in zip(request.prompts, shares, strict=True):
                 ids = prompt.ids + request.target[:-1]
                 check_length(ids, model.config.block_size, "a prompt")
-                first = len(prompt.ids) - 1 - prompt.subject  # slot whose output predicts the target's first token
+                first = len(prompt.ids) - 1 - prompt.position  # slot whose output predicts the target's first token
                 for k, token in enumerate(request.target):
                     where.append(len(rows))
                     slots.append(first + k)
                     targets.append(token)
                     weights.append(share / len(request.target))
-                rows.append(SubjectPrompt(ids, prompt.subject))
+                rows.append(EditPrompt(ids, prompt.position))
                 owners.append(i)
             anchors.append(len(rows))
             rows.append(request.subject_alone)

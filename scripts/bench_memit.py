@@ -32,7 +32,7 @@ from common.record import git_commit, hardware
 from edit.closed_form import InverseCovariance
 from edit.covariance import second_moments
 from edit.editing import edit_model, make_requests
-from edit.passes import padded, subject_states
+from edit.passes import padded, states_at
 from edit.prompts import context_weights, sample_contexts
 from edit.records import load_edits
 from edit.settings import ContextSettings, UpdateSettings, ValueSettings
@@ -137,19 +137,19 @@ class SingleEdit:
         device = model.wte.weight.device
         prompts = [*request.prompts, request.subject_alone]
         self.ids = padded([p.ids + request.target[:-1] for p in request.prompts] + [request.subject_alone.ids], device)
-        self.subjects = torch.tensor([prompt.subject for prompt in prompts], device=device)
+        self.at = torch.tensor([prompt.position for prompt in prompts], device=device)
         self.target = torch.tensor(request.target, device=device)
         with torch.no_grad():
-            self.norm = subject_states(model, request.prompts[:1], (), layer)[1].norm()
+            self.norm = states_at(model, request.prompts[:1], (), layer)[1].norm()
             zero = torch.zeros(model.config.n_embd, device=device)
-            self.clean = self.logits(zero)[-1, self.subjects[-1]].log_softmax(-1)
+            self.clean = self.logits(zero)[-1, self.at[-1]].log_softmax(-1)
 
     def logits(self, delta: Tensor) -> Tensor:
-        """All logits (contexts + 1, T, V) with delta (C,) at the subject's last token of each row."""
+        """All logits (contexts + 1, T, V) with delta (C,) at each row's position."""
         rows = torch.arange(len(self.ids), device=self.ids.device)
 
         def put(_module, _inputs, output: Tensor) -> Tensor:
-            return output.index_put((rows, self.subjects), output[rows, self.subjects] + delta)
+            return output.index_put((rows, self.at), output[rows, self.at] + delta)
 
         hook = self.model.h[self.layer].register_forward_hook(put)
         try:
@@ -165,7 +165,7 @@ class SingleEdit:
         for row, (prompt, share) in enumerate(zip(self.request.prompts, shares, strict=True)):
             start = len(prompt.ids) - 1
             total = total + share * F.cross_entropy(logits[row, start : start + len(self.target)], self.target)
-        now = logits[-1, self.subjects[-1]].log_softmax(-1)
+        now = logits[-1, self.at[-1]].log_softmax(-1)
         kl = (now.exp() * (now - self.clean)).sum()
         return total + self.settings.kl_weight * kl + self.settings.weight_decay * delta.norm() / self.norm**2
 
@@ -183,7 +183,7 @@ def time_single(model: GPT, request: ValueRequest, config: BenchConfig) -> float
         optimizer.step()
     stepped = clock(device)
     for layer in config.update.layers:
-        subject_states(model, request.prompts, [layer], layer)
+        states_at(model, request.prompts, [layer], layer)
     keyed = clock(device)
     return prepared - started + (stepped - prepared) / config.single_steps * config.values.steps + keyed - stepped
 

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 from common.errors import UserError
 from edit.covariance import second_moments
 from edit.editing import edit_model, load_originals, make_requests, precondition, revert, save_originals
-from edit.passes import subject_states
+from edit.passes import states_at
 from edit.prompts import sample_contexts
 from edit.settings import ContextSettings, UpdateSettings, ValueSettings, check_layers
 from pretrain.hf_weights import load_model_dir, save_model_dir
@@ -36,8 +36,8 @@ def wanted_and_reached(model, requests, edited):
     """What the values ask of the residual stream at the subjects, beside what the edited model does there."""
     bare = [request.prompts[0] for request in requests]
     top = max(int(name.split(".")[1]) for name in edited.originals)
-    reached = subject_states(model, bare, (), top)[1]
-    before = subject_states(small_model(), bare, (), top)[1]
+    reached = states_at(model, bare, (), top)[1]
+    before = states_at(small_model(), bare, (), top)[1]
     return before + edited.values.delta, reached
 
 
@@ -90,7 +90,7 @@ def test_keys_are_those_of_the_real_prompt_under_its_contexts():
         for prompt, prefix in zip(request.prompts, ([], *contexts), strict=True):
             text = TOKENIZER.decode(prompt.ids)
             assert prompt.ids[: len(prefix)] == prefix and text.endswith(record.prompt)
-            assert TOKENIZER.decode(prompt.ids[: prompt.subject + 1]).endswith(record.subject)
+            assert TOKENIZER.decode(prompt.ids[: prompt.position + 1]).endswith(record.subject)
         assert TOKENIZER.decode(request.target) == f" {record.target_new}"
 
 
@@ -132,8 +132,21 @@ def test_a_failure_leaves_the_model_as_it_was():
 @pytest.mark.parametrize("layers", [[], [2], [-1], [0, 0], [7]])
 def test_layers_that_cannot_be_edited_are_named(layers):
     with pytest.raises(UserError, match="the model has 3 blocks"):
-        check_layers(layers, n_layer=3)
+        check_layers(layers, n_layer=3, token="subject")
 
 
 def test_layers_are_sorted():
-    assert check_layers([1, 0], n_layer=3) == [0, 1]
+    assert check_layers([1, 0], 3, "subject") == [0, 1]
+    assert check_layers([2], 3, "prompt") == [2]
+
+
+def test_an_edit_at_the_prompt_s_last_token_may_use_the_last_block():
+    model = small_model()
+    requests = make_requests(TOKENIZER, RECORDS, [], token="prompt")
+    assert all(request.prompts[0].position == len(request.prompts[0].ids) - 1 for request in requests)
+    settings = UpdateSettings(layers=[2], token="prompt", lambda_per_width=1e-9)
+    M = precondition(covariances(model, [2]), "memit", settings)
+    edited = edit_model(model, requests, M, "memit", settings, VALUES)
+    wanted, reached = wanted_and_reached(model, requests, edited)
+    assert torch.allclose(wanted, reached, atol=2e-3)
+    assert (edited.values.loss < edited.values.first_loss).sum() >= 3

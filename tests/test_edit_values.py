@@ -19,7 +19,7 @@ def full_loss(model, request, layer, delta, settings):
     def logits(prompt, ids, change):
         def put(module, inputs, output):
             row = torch.zeros_like(output)
-            row[0, prompt.subject] = 1.0
+            row[0, prompt.position] = 1.0
             return output + row * change
 
         hook = model.h[layer].register_forward_hook(put)
@@ -33,7 +33,7 @@ def full_loss(model, request, layer, delta, settings):
         hook = model.h[layer].register_forward_hook(lambda _m, _i, output: kept.append(output[0]))
         model.hidden(torch.tensor([request.prompts[0].ids]))
         hook.remove()
-        return kept[0][request.prompts[0].subject].detach()
+        return kept[0][request.prompts[0].position].detach()
 
     nll = 0.0
     for weight, prompt in zip(context_weights(len(request.prompts) - 1), request.prompts, strict=True):
@@ -42,8 +42,8 @@ def full_loss(model, request, layer, delta, settings):
     # " is a" behind the subject, as MEMIT has it: it must not matter.
     alone = request.subject_alone
     ids = [*alone.ids, 318, 257]
-    new = logits(alone, ids, delta)[alone.subject].log_softmax(-1)
-    old = logits(alone, ids, torch.zeros_like(delta))[alone.subject].log_softmax(-1).detach()
+    new = logits(alone, ids, delta)[alone.position].log_softmax(-1)
+    old = logits(alone, ids, torch.zeros_like(delta))[alone.position].log_softmax(-1).detach()
     kl = (new.exp() * (new - old)).sum()
     return nll + settings.kl_weight * kl + settings.weight_decay * delta.norm() / residual().norm() ** 2
 
