@@ -1,21 +1,15 @@
-"""The model directories that an SFT stage reads and writes.
-
-While a run trains, its output directory holds started.json, log.jsonl and checkpoint-*. Its end replaces the whole
-directory in one rename, so a finished model directory, known by its run.json, is all there or not there.
-"""
+"""The model directories that an SFT stage reads and writes (common/run_directory.py says how a run uses its own)."""
 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from common.errors import UserError
-from common.files import atomic_directory, read_json, write_json
+from common.files import atomic_directory, read_json
 from tokenizer.mul_facts import VOCAB_SIZE, Condition
 
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
-STARTED = "started.json"
 CHECKPOINT_STATE = "trainer_state.json"  # what the HF Trainer writes last into a checkpoint
 
 
@@ -44,29 +38,6 @@ def check_parent(model_path: Path, condition: Condition, max_length: int) -> Non
         )
 
 
-def open_run_directory(output_dir: Path, identity: dict[str, Any], resume: bool, force: bool) -> None:
-    """Make `output_dir` ready for a run of this `identity` (JSON values), new or resumed.
-
-    Raises UserError when it holds a finished run, another run's checkpoints, files that no run wrote, or
-    checkpoints while `resume` is off. With `force`, a run that is there, finished or not, is deleted.
-    """
-    if output_dir.exists() and not output_dir.is_dir():
-        raise UserError(f"--output-dir {output_dir} is a file; choose a directory")
-    is_run = (output_dir / STARTED).exists() or (output_dir / "run.json").exists()
-    if output_dir.exists() and any(output_dir.iterdir()) and not is_run:
-        raise UserError(f"--output-dir {output_dir} holds files that no run wrote; choose another")
-    if is_run and force:
-        shutil.rmtree(output_dir)
-    elif (output_dir / "run.json").exists():
-        raise UserError(f"{output_dir} already holds a finished run; choose another or pass --force")
-    if complete_checkpoints(output_dir):
-        _check_same_run(output_dir, identity)
-        if not resume:
-            raise UserError(f"{output_dir} holds an unfinished run; pass --resume to go on or --force to start anew")
-    output_dir.mkdir(parents=True, exist_ok=True)
-    write_json(output_dir / STARTED, identity)
-
-
 @contextmanager
 def finished_directory(output_dir: Path, keep_checkpoint: bool) -> Iterator[Path]:
     """Yield the directory to write a finished run into; on success it takes the place of `output_dir`."""
@@ -90,13 +61,3 @@ def _is_complete(checkpoint: Path) -> bool:
     except UserError:  # the process died before it had written the state, or while
         return False
     return True
-
-
-def _check_same_run(output_dir: Path, identity: dict[str, Any]) -> None:
-    before = read_json(output_dir / STARTED)
-    for key in dict.fromkeys([*before, *identity]):
-        if before.get(key) != identity.get(key):
-            raise UserError(
-                f"{output_dir} holds an unfinished run with {key} {before.get(key)}, this one has "
-                f"{identity.get(key)}; choose another directory or pass --force"
-            )

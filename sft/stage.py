@@ -11,7 +11,8 @@ from common.device import seed_everything
 from common.errors import UserError
 from common.files import sha256_file, write_json
 from common.record import RunRecord
-from sft.directories import check_parent, complete_checkpoints, finished_directory, open_run_directory
+from common.run_directory import open_run_directory
+from sft.directories import check_parent, complete_checkpoints, finished_directory
 from sft.examples import Example, examples_sha256, split_examples, tokenize_examples
 from sft.settings import SFTSettings, check_settings
 from tokenizer.inject_mul import MulExpressionInjector
@@ -89,7 +90,13 @@ def run_stage(
         "dropped": dropped,
     }
     if is_main:
-        open_run_directory(config.output_dir, identity(config, record), config.resume, config.force)
+        open_run_directory(
+            config.output_dir,
+            identity(config, record),
+            unfinished=bool(complete_checkpoints(config.output_dir)),
+            resume=config.resume,
+            force=config.force,
+        )
 
     # Imported only here: TRL takes seconds, and a mistake in the command should not wait for it.
     from sft.embeddings import initialise_unseen_tokens
