@@ -82,6 +82,7 @@ def check_config(config: GRPOConfig) -> None:
         "training.epochs": training.epochs,
         "training.learning_rate": training.learning_rate,
         "training.micro_batch_tokens": training.micro_batch_tokens,
+        "training.grad_clip": training.grad_clip,
         "eval.interval": config.eval.interval,
         "checkpoint_interval": config.checkpoint_interval,
         "completions_interval": config.completions_interval,
@@ -99,9 +100,20 @@ def check_config(config: GRPOConfig) -> None:
         )
     if not 0 < objective.clip_low < 1 or objective.clip_high <= 0:
         raise UserError(f"objective.clip_low {objective.clip_low}, clip_high {objective.clip_high}: distances from 1")
-    for key in ("kl_coefficient", "entropy_start", "entropy_end"):
-        if getattr(objective, key) < 0:
-            raise UserError(f"objective.{key} is {getattr(objective, key)}; it must be at least 0")
+    at_least_zero = {
+        "rollout.refills": rollout.refills,
+        "rollout.contrast": rollout.contrast,
+        "training.warmup": training.warmup,
+        "training.weight_decay": training.weight_decay,
+        "objective.kl_coefficient": objective.kl_coefficient,
+        "objective.entropy_start": objective.entropy_start,
+        "objective.entropy_end": objective.entropy_end,
+        "eval.prompts": config.eval.prompts,
+        "seed": config.seed,
+    }
+    for key, value in at_least_zero.items():
+        if value < 0:
+            raise UserError(f"{key} is {value}; it must be at least 0")
     if config.eval.keep_best and not config.eval.prompts:
         raise UserError("eval.keep_best needs eval.prompts above 0")
     check_reward(config.reward)
