@@ -276,7 +276,7 @@ def finish(config: GRPOConfig, model: GPT, best: dict[str, Any], log: RunLog, re
                 shutil.copy(path, partial)
         plot_curves(rows, partial / "curves.png")
         write_json(partial / "grpo_results.json", results)
-        record.save(partial, results, steps=results["updates"])
+        record.save(partial, results, steps=len(iterations))  # updates may be fewer: the compute that was set is equal
     print(
         f"wrote {config.output_dir}: held-out accuracy {show(results['eval_accuracy_first'])} before, "
         f"{show(results['eval_accuracy_last'])} after the last of {len(iterations)} iterations; the weights after "

@@ -12,7 +12,7 @@ from eval.resampling import bootstrap_mean, cluster_means, paired_bootstrap
 from eval.responses import SKIPPED
 from eval.stats import holm, paired_difference, wilson_interval
 from scripts.compute_match import audit, mismatches
-from scripts.stage_runs import BENCHMARKS, ConditionRuns, chain_of, common_stages, stage_kind
+from scripts.stage_runs import ConditionRuns, benchmark_kind, chain_of, common_benchmarks, common_stages, stage_kind
 
 SIGNIFICANCE = 0.05
 # Other ways of counting an item as right, by the key of their accuracy and that of the response.
@@ -40,7 +40,7 @@ def compare(baseline: ConditionRuns, mul_tokens: ConditionRuns) -> dict[str, Any
         raise UserError(f"the two conditions have no stage in common ({given}); give the same stages of both")
     rows = audit(baseline, mul_tokens)
     reasons = mismatches(rows)
-    benchmarks = {name: _benchmark(name, both, not reasons) for name in BENCHMARKS if _has(name, both)}
+    benchmarks = {name: _benchmark(name, both, not reasons) for name in common_benchmarks(**both)}
     _correct_for_many(benchmarks)
     return {
         "comparable": not reasons,
@@ -50,6 +50,8 @@ def compare(baseline: ConditionRuns, mul_tokens: ConditionRuns) -> dict[str, Any
         "data_sources": _data_sources(both),
         "benchmarks": benchmarks,
         "training": _training(both, common),
+        "grpo": _grpo(both),
+        "editing": _editing(both),
         "data": {name: _data_seen(runs) for name, runs in both.items()},
         "runs": {name: _run_facts(runs, common) for name, runs in both.items()},
         "audit": [vars(row) for row in rows],
@@ -79,10 +81,6 @@ def paired_counts(baseline: list[dict], mul_tokens: list[dict]) -> dict[str, int
         "only_mul_tokens": pairs.count((False, True)),
         "neither": pairs.count((False, False)),
     }
-
-
-def _has(benchmark: str, both: dict[str, ConditionRuns]) -> bool:
-    return all(runs.responses.get(benchmark) for runs in both.values())
 
 
 def _benchmark(name: str, both: dict[str, ConditionRuns], comparable: bool) -> dict[str, Any]:
@@ -178,7 +176,43 @@ def _training(both: dict[str, ConditionRuns], stages: list[str]) -> dict[str, di
     return {
         stage: {name: runs.results[stage] for name, runs in both.items()}
         for stage in stages
-        if all(stage in runs.results for runs in both.values())
+        if stage_kind(stage) in ("pretrain", "sft") and all(stage in runs.results for runs in both.values())
+    }
+
+
+def _grpo(both: dict[str, ConditionRuns]) -> dict[str, dict[str, Any]]:
+    """What GRPO changed, within each condition: its parent's and its own greedy answers to the same problems."""
+    changes = {}
+    for condition, runs in both.items():
+        if "grpo" not in runs.results:
+            continue
+        changes[condition] = {"results": runs.results["grpo"]}
+        parent = runs.records["grpo"]["parent"]["run"]["stage"]
+        names = [_responses_of(runs, "gsm8k", stage) for stage in (parent, "grpo")]
+        if all(names):
+            before, after = (runs.responses[name] for name in names)
+            if [_identity(row) for row in before] == [_identity(row) for row in after]:
+                sides = [[row["correct"] for row in rows] for rows in (before, after)]
+                pair = paired_difference(*sides)
+                changes[condition] |= {"before": accuracy(before), "after": accuracy(after), "test": vars(pair)}
+    return changes
+
+
+def _responses_of(runs: ConditionRuns, benchmark: str, stage: str) -> str | None:
+    """The name of the responses to `benchmark` of the model that `stage` made, or None."""
+    for name in runs.responses:
+        record = runs.records.get(f"eval_{benchmark}{name.removeprefix(benchmark)}")
+        if benchmark_kind(name) == benchmark and record and record["parent"]["run"]["stage"] == stage:
+            return name
+    return None
+
+
+def _editing(both: dict[str, ConditionRuns]) -> dict[str, dict[str, Any]]:
+    """The batch of edits in each condition, and what it did to everything else."""
+    return {
+        condition: {"memit": runs.results["edit_memit"], "effects": runs.results.get("eval_edit")}
+        for condition, runs in both.items()
+        if "edit_memit" in runs.results
     }
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from scripts.stage_runs import BENCHMARKS, ConditionRuns, chain_of, common_stages, stage_kind
+from scripts.stage_runs import ConditionRuns, chain_of, common_benchmarks, common_stages, stage_kind
 from tokenizer.mul_facts import CONDITIONS
 
 Status = Literal["ok", "differs", "may differ"]
@@ -18,6 +18,7 @@ ABSENT = "absent"
 
 # Config keys, by the last part of their name, that say where things lie and which condition it is.
 MAY_DIFFER = {"condition", "config", "model", "checkpoint", "parent", "device", "resume", "force", "contamination"}
+MAY_DIFFER |= {"sets"}  # which other questions were asked in the same call
 MAY_DIFFER_SECTIONS = {"logging", "checkpoint", "hellaswag", "samples"}
 # What a run record says of its data and does not depend on tokenization, hence not on injection.
 DATA_CONTENT = {"documents_sha256", "sha256", "examples", "eval_examples", "items"}
@@ -61,9 +62,8 @@ def audit(baseline: ConditionRuns, mul_tokens: ConditionRuns) -> list[AuditRow]:
             for key in ARCHITECTURE:
                 sides = [(config or {}).get(key, ABSENT) for config in configs]
                 rows.append(_row(stage, f"config.json: {key}", *sides))
-    for benchmark in BENCHMARKS:
-        if benchmark in baseline.responses and benchmark in mul_tokens.responses:
-            rows += _question_rows(benchmark, baseline.responses[benchmark], mul_tokens.responses[benchmark])
+    for benchmark in common_benchmarks(baseline, mul_tokens):
+        rows += _question_rows(benchmark, baseline.responses[benchmark], mul_tokens.responses[benchmark])
     return rows
 
 

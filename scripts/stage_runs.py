@@ -9,7 +9,11 @@ from common.files import read_json, read_jsonl
 
 # An evaluation directory holds several runs, so their records have names of their own.
 BENCHMARKS = ("gsm8k", "probes", "word_problems", "sanity", "hellaswag", "domains")
-RECORD_NAMES = ("run.json", *(f"run_{name}.json" for name in (*BENCHMARKS, "token_probes")))
+RECORD_NAMES = ("run.json", *(f"run_{name}.json" for name in (*BENCHMARKS, "token_probes", "edit_eval")))
+# What a stage of each kind calls its results. An SFT stage may have its name before: tulu_sft_results.json.
+RESULTS = {"pretrain": "results.json", "sft": "*sft_results.json", "grpo": "grpo_results.json"}
+RESULTS |= {"edit_memit": "memit_results.json", "eval_edit": "edit_eval_results.json"}
+OF = " of "
 
 
 @dataclass
@@ -19,17 +23,18 @@ class ConditionRuns:
     condition: str
     directories: dict[str, Path] = field(default_factory=dict)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)  # run.json of each stage
-    results: dict[str, dict[str, Any]] = field(default_factory=dict)  # results.json / *sft_results.json
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)  # the file that RESULTS names
     logs: dict[str, list[dict]] = field(default_factory=dict)  # log.jsonl of the training stages
     responses: dict[str, list[dict]] = field(default_factory=dict)
     model_configs: dict[str, dict[str, Any]] = field(default_factory=dict)  # config.json of model directories
 
 
 def load_condition(condition: str, directories: list[Path]) -> ConditionRuns:
-    """Read every stage directory of `condition`; their order does not matter.
+    """Read every stage directory of `condition`.
 
-    Raises UserError for a directory that is missing, has no run record, belongs to the other condition, or
-    repeats a stage that another one holds.
+    Of several directories with the same benchmark the first keeps its name; of the others it is "gsm8k of grpo", after
+    the stage that made the model. Raises UserError for a directory that is missing, has no run record, belongs to the
+    other condition, or repeats a stage that another one holds.
     """
     runs = ConditionRuns(condition)
     for directory in directories:
@@ -40,6 +45,7 @@ def load_condition(condition: str, directories: list[Path]) -> ConditionRuns:
                     f"{directory} is a run of condition {record['condition']}, but was given under --{flag}; "
                     f"give it under --{record['condition'].replace('_', '-')}"
                 )
+            stage = _own_name(stage, record, runs.records)
             if stage in runs.records:
                 first = runs.directories[stage]
                 raise UserError(f"{first} and {directory} both hold stage {stage} of {condition}; give one")
@@ -53,6 +59,22 @@ def load_condition(condition: str, directories: list[Path]) -> ConditionRuns:
 def stage_kind(stage: str) -> str:
     """ "pretrain" or "sft" for the training stages (`sft_gsm8k` is an "sft"), else the stage's own name."""
     return next((kind for kind in ("pretrain", "sft") if stage.startswith(kind)), stage)
+
+
+def benchmark_kind(name: str) -> str:
+    """The benchmark of "gsm8k of grpo": "gsm8k"."""
+    return name.partition(OF)[0]
+
+
+def model_stage(name: str) -> str | None:
+    """The stage whose model "gsm8k of grpo" is about: "grpo"; None for the first of its kind."""
+    return name.partition(OF)[2] or None
+
+
+def common_benchmarks(baseline: ConditionRuns, mul_tokens: ConditionRuns) -> list[str]:
+    """The benchmarks that both conditions have responses to, in BENCHMARKS' order, the first of a kind first."""
+    both = [name for name in baseline.responses if mul_tokens.responses.get(name) and baseline.responses[name]]
+    return sorted(both, key=lambda name: (BENCHMARKS.index(benchmark_kind(name)), name.partition(OF)[1]))
 
 
 def chain_of(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -76,6 +98,12 @@ def common_stages(baseline: ConditionRuns, mul_tokens: ConditionRuns) -> list[st
     return sorted(common, key=lambda stage: (len(chain_of(baseline.records[stage])), stage))
 
 
+def _own_name(name: str, record: dict[str, Any], taken: dict[str, Any]) -> str:
+    """`name`, or, if an evaluation of that name is there, the name with the stage whose model this one is of."""
+    parent = (record.get("parent") or {}).get("run")
+    return f"{name}{OF}{parent['stage']}" if name in taken and record["stage"].startswith("eval_") and parent else name
+
+
 def _read_records(directory: Path) -> dict[str, dict[str, Any]]:
     if not directory.is_dir():
         raise UserError(f"{directory} is not a directory; give the stage directories of finished runs")
@@ -93,8 +121,7 @@ def _read_records(directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def _read_stage(runs: ConditionRuns, stage: str, directory: Path) -> None:
-    # An SFT stage may have its name before that of its results: tulu_sft_results.json.
-    names = {"pretrain": "results.json", "sft": "*sft_results.json"}.get(stage_kind(stage), "")
+    names = RESULTS.get(stage_kind(stage), "")
     for results in directory.glob(names) if names else ():
         runs.results[stage] = read_json(results)
         log = directory / "log.jsonl"
@@ -109,12 +136,15 @@ def _read_responses(runs: ConditionRuns, directory: Path) -> None:
     for benchmark in BENCHMARKS:
         path = directory / f"{benchmark}_responses.jsonl"
         if path.is_file():
+            kind, record_path = benchmark, directory / f"run_{benchmark}.json"
+            if benchmark in runs.responses and record_path.is_file():
+                benchmark = _own_name(benchmark, read_json(record_path), runs.responses)
             if benchmark in runs.responses:
                 raise UserError(f"{path}: another directory of {runs.condition} holds {benchmark} too; give one")
             rows = read_jsonl(path)
-            if benchmark == "hellaswag":
+            if kind == "hellaswag":
                 rows = list(map(_hellaswag_row, rows))
-            elif benchmark == "domains":
+            elif kind == "domains":
                 rows = [_domains_row(row) for row in rows if not row["numeric"]]
             runs.responses[benchmark] = rows
 
