@@ -14,7 +14,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import read_json, read_jsonl
-from edit.subjects import find_subject
+from edit.subjects import find_subject, holds_subject
 
 
 @dataclass(frozen=True)
@@ -79,19 +79,9 @@ def edited_elsewhere(records: Sequence[EditRecord]) -> list[list[bool]]:
     subjects = {record.subject for record in records}
 
     def holds_one(neighbor: Neighbor) -> bool:
-        return any(_stands_in(subject, neighbor.prompt) for subject in subjects)
+        return any(holds_subject(neighbor.prompt, subject) for subject in subjects)
 
     return [[holds_one(neighbor) for neighbor in record.neighbors] for record in records]
-
-
-def _stands_in(subject: str, prompt: str) -> bool:
-    if subject.casefold().split()[-1] not in prompt.casefold():
-        return False  # most pairs end here, for a fraction of the search's cost
-    try:
-        find_subject(prompt, subject)
-    except UserError as error:
-        return "times" in str(error)
-    return True
 
 
 def _from_ours(row: dict, number: int) -> EditRecord:
