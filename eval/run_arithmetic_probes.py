@@ -48,7 +48,7 @@ class ProbesConfig:
 
     model_path: str  # GPT-2 model directory to evaluate, or a hub id
     output_dir: Path | None = None  # default: outputs/eval_{name of the model}
-    sets: tuple[SetName, ...] = ("probes", "sanity", "word_problems")  # which questions
+    sets: tuple[SetName, ...] = ("word_problems", "sanity", "probes")  # which questions, in this order
     format: FormatName = "chat"  # how the model was taught to be asked and to answer
     max_samples: int | None = None  # only so many questions of each category
     max_new_tokens: int = 64  # longest response

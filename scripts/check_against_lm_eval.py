@@ -1,13 +1,14 @@
 """Does lm-evaluation-harness find the same as our evaluations? HellaSwag and GSM8K from local files, on one model.
 
-    uv run --with 'lm_eval[hf]==0.4.13' python scripts/check_against_lm_eval.py \
-        --model-path outputs/sft_gsm8k_baseline --hellaswag validation.jsonl --gsm8k data/raw/gsm8k/test.jsonl
+    uv run python scripts/check_against_lm_eval.py --model-path outputs/sft_gsm8k_baseline \
+        --hellaswag validation.jsonl --gsm8k data/raw/gsm8k/test.jsonl
 
 Both get the same prompts and limits, in float32. HellaSwag: log-likelihoods of all endings within 1e-3, and the choices
 of acc and acc_norm (our acc_norm_char) equal. GSM8K: greedy texts equal, and with them both exact matches. The harness
 generates with transformers' GPT2LMHeadModel, so this checks model, export, tokenizer, engine and scoring together.
 Texts may part where two tokens are equally likely up to rounding; such ties are counted, not called a difference. Exit
 code 1 when something differs. The harness is not a dependency: without it the script says so and ends with code 0.
+Install it beside the project's packages, best in an environment of its own: uv pip install 'lm_eval[hf]==0.4.13'.
 """
 
 import importlib.util
@@ -96,7 +97,7 @@ def main() -> None:
         raise UserError("nothing to check: give --hellaswag, --gsm8k or both")
     if importlib.util.find_spec("lm_eval") is None:
         print(
-            f"skipped: lm-evaluation-harness is not installed; uv run --with 'lm_eval[hf]=={VERSION}' python ... has it"
+            f"skipped: lm-evaluation-harness is not installed; in another environment: uv pip install 'lm_eval[hf]=={VERSION}'"
         )
         return
     evaluated = load_for_evaluation(config.model_path, None, "cpu")

@@ -6,7 +6,8 @@ from typing import Any
 from scripts.compute_match import AuditRow
 from scripts.report_blocks import Block, Listing, Paragraph, Report, Sample, Section, Table
 from scripts.report_plots import Plot, accuracy_plot, loss_plot
-from scripts.stage_runs import ConditionRuns, curve, stage_kind
+from scripts.report_post_training import editing_blocks, grpo_blocks
+from scripts.stage_runs import ConditionRuns, benchmark_kind, curve, model_stage, stage_kind
 from tokenizer.mul_facts import CONDITIONS
 
 TITLES = {
@@ -29,7 +30,7 @@ NOTES = {
         "tested), per character (acc_norm_char), or in sum (acc). Chance is 25%."
     ),
 }
-PLOTTED_CATEGORIES = ("probes",)  # the others have too many, or too few items in each
+PLOTTED_CATEGORIES = ("probes", "word_problems")  # those of the others have too few items each
 CATEGORIES = {
     "mul_table": "times table",
     "mul_multidigit": "two digits × one",
@@ -56,6 +57,8 @@ def build_report(comparison: dict[str, Any], both: dict[str, ConditionRuns], des
     sections = [
         Section("Benchmarks", _benchmark_blocks(comparison)),
         Section("Losses", _loss_blocks(comparison)),
+        Section("GRPO", grpo_blocks(comparison, both)),
+        Section("Edited facts", editing_blocks(comparison)),
         Section("Mul tokens and response lengths", _response_blocks(comparison)),
         Section("Plots", _plots(comparison, both)),
         Section("Responses side by side", _samples(comparison, both)),
@@ -66,6 +69,18 @@ def build_report(comparison: dict[str, Any], both: dict[str, ConditionRuns], des
     ]
     head = _head(comparison, description)
     return Report("baseline and mul_tokens compared", head, [section for section in sections if section.blocks])
+
+
+def title_of(name: str) -> str:
+    """The heading of a benchmark; "gsm8k of grpo" says whose model it is about."""
+    stage = model_stage(name)
+    return TITLES[benchmark_kind(name)] + (f" after {stage}" if stage else "")
+
+
+def label_of(name: str) -> str:
+    """The same, short enough to stand below a bar."""
+    stage = model_stage(name)
+    return LABELS[benchmark_kind(name)] + (f"\n{stage}" if stage else "")
 
 
 def verdict(title: str, result: dict[str, Any]) -> str:
@@ -101,7 +116,7 @@ def _head(comparison: dict[str, Any], description: str) -> list[Block]:
         head += [Paragraph(f"not comparable: {reason}", "warning") for reason in comparison["mismatches"]]
         head.append(Paragraph("No verdict is given. The tables below describe each condition for itself."))
     tested = {name: result for name, result in comparison["benchmarks"].items() if result.get("test")}
-    head += [Paragraph(verdict(TITLES[name], result), "verdict") for name, result in tested.items()]
+    head += [Paragraph(verdict(title_of(name), result), "verdict") for name, result in tested.items()]
     if tested:
         head.append(
             Paragraph(
@@ -124,11 +139,11 @@ def _benchmark_blocks(comparison: dict[str, Any]) -> list[Block]:
             sides = ((condition, result[condition].get(score)) for condition in CONDITIONS)
             rows += [_accuracy_row(f"{condition}, {label}", side) for condition, side in sides if side]
         header = ["condition", "accuracy", "95% interval", "correct"]
-        note = NOTES.get(name, "") if len(rows) > 2 or name == "domains" else ""
+        note = NOTES.get(benchmark_kind(name), "") if len(rows) > 2 or benchmark_kind(name) == "domains" else ""
         method = "bootstrap over items, several samples each" if "items" in result["baseline"] else "Wilson"
-        blocks.append(Table(TITLES[name], header, rows, f"Intervals: {method}.{note}"))
+        blocks.append(Table(title_of(name), header, rows, f"Intervals: {method}.{note}"))
         if "paired" in result:
-            blocks.append(_paired_table(f"{TITLES[name]}, item by item", result))
+            blocks.append(_paired_table(f"{title_of(name)}, item by item", result))
         if result["categories"]:
             rows = [
                 [
@@ -137,7 +152,7 @@ def _benchmark_blocks(comparison: dict[str, Any]) -> list[Block]:
                 ]
                 for category, sides in result["categories"].items()
             ]
-            blocks.append(Table(f"{TITLES[name]} by category", ["category", *CONDITIONS], rows))
+            blocks.append(Table(f"{title_of(name)} by category", ["category", *CONDITIONS], rows))
     return blocks
 
 
@@ -186,7 +201,7 @@ def _response_blocks(comparison: dict[str, Any]) -> list[Block]:
                 rows.append([label, *(f"{side['response_tokens'][key]:.0f}" for side in sides)])
             rows.append(["cut off by the limit", *(str(side["limit_hits"]) for side in sides)])
         rows += _more_rows(sides)
-        blocks.append(Table(TITLES[name].replace("accuracy", "responses"), ["measure", *CONDITIONS], rows))
+        blocks.append(Table(title_of(name).replace("accuracy", "responses"), ["measure", *CONDITIONS], rows))
     return blocks
 
 
@@ -217,13 +232,17 @@ def _plots(comparison: dict[str, Any], both: dict[str, ConditionRuns]) -> list[B
         validation = {name: curve(runs.logs[stage], key) for name, runs in both.items()}
         if all(steps for steps, _ in train.values()):
             plots.append(loss_plot(f"Loss, {stage}", train, validation))
-    bars = {}
+    bars, parts = {}, {}
     for name, result in comparison["benchmarks"].items():
-        bars[LABELS[name]] = {condition: result[condition] for condition in CONDITIONS}
+        bars[label_of(name)] = {condition: result[condition] for condition in CONDITIONS}
         shown = result["categories"] if name in PLOTTED_CATEGORIES else {}
-        complete = {key: sides for key, sides in shown.items() if all(sides.values())}
-        bars |= {CATEGORIES.get(key, key).replace(" ", "\n", 1): sides for key, sides in complete.items()}
-    return [*plots, accuracy_plot("Accuracy", bars)] if bars else list(plots)
+        parts |= {_label(key): sides for key, sides in shown.items() if all(sides.values())}
+    titles = {"Accuracy": bars, "Accuracy by category": parts}
+    return [*plots, *(accuracy_plot(title, groups) for title, groups in titles.items() if groups)]
+
+
+def _label(category: str) -> str:
+    return CATEGORIES.get(category, category).replace(" ", "\n", 1)
 
 
 def _samples(comparison: dict[str, Any], both: dict[str, ConditionRuns]) -> list[Block]:
@@ -236,7 +255,7 @@ def _samples(comparison: dict[str, Any], both: dict[str, ConditionRuns]) -> list
         pairs = list(zip(*(runs.responses[name] for runs in both.values()), strict=True))
         for outcome, label in wanted.items():
             chosen = [pair for pair in pairs if (bool(pair[0]["correct"]), bool(pair[1]["correct"])) == outcome]
-            blocks += [_sample(TITLES[name], label, pair) for pair in chosen[: SAMPLES[name]]]
+            blocks += [_sample(title_of(name), label, pair) for pair in chosen[: SAMPLES[name]]]
     intro = "The first items, in the order of the file, of each outcome."
     return [Paragraph(intro), *blocks] if blocks else []
 

@@ -39,7 +39,7 @@ def loss_plot(title: str, train: dict[str, Curve], validation: dict[str, Curve])
     """Training loss, smoothed, and validation loss as marks, of each condition, in nats per token."""
     window = smoothing_window(train)
     caption = f"{smoothing_note(window)}The two conditions predict different token streams: see the note on losses."
-    return _plot(title, caption, lambda axes, colours: draw_losses(axes, colours, train, validation, window))
+    return draw_plot(title, caption, lambda axes, colours: draw_losses(axes, colours, train, validation, window))
 
 
 def draw_losses(
@@ -80,13 +80,13 @@ def accuracy_plot(title: str, groups: dict[str, dict[str, dict[str, Any]]]) -> P
             }
             bars = {"yerr": np.maximum([below, above], 0), "ecolor": colours["ink"], "capsize": 4}
             axes.bar(x, heights, width, label=condition, **style, **bars)
-        axes.set_xticks(range(len(groups)), list(groups), fontsize=11 if len(groups) < 6 else 9)
+        axes.set_xticks(range(len(groups)), list(groups), fontsize=11 if len(groups) < 5 else 8.5)
         axes.set_ylabel("accuracy (%)")
         axes.set_ylim(0, 100)
         axes.grid(visible=False, axis="x")
         axes.legend(**TEXT, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
-    return _plot(title, "Whiskers: 95% Wilson intervals of each condition alone, not of the difference.", draw)
+    return draw_plot(title, "Whiskers: 95% Wilson intervals of each condition alone, not of the difference.", draw)
 
 
 def looks_of(labels: Iterable[str]) -> dict[str, str]:
@@ -119,7 +119,8 @@ def standalone_png(title: str, caption: str, draw: Draw) -> bytes:
     return _png(draw, LIGHT | {"page": "#ffffff"}, title, caption, size=(8, 5.4), transparent=False)
 
 
-def _plot(title: str, caption: str, draw: Draw) -> Plot:
+def draw_plot(title: str, caption: str, draw: Draw) -> Plot:
+    """A plot for a light and a dark page; `draw` is called with the axes and the page's colours."""
     light = _png(draw, LIGHT | {"page": "#ffffff"})
     return Plot(title, caption, light, _png(draw, DARK | {"page": "#161b22"}))
 

@@ -411,7 +411,7 @@ def test_html_is_one_self_contained_file_that_escapes_responses(monkeypatch, tmp
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert NASTY in page.pre
     assert "synthetic: world &lt;0&gt;" in html
-    assert page.tags.count("img") == 3  # two losses, one of accuracies
+    assert page.tags.count("img") == 4  # two losses, accuracies and those by category
 
 
 def test_sections_come_in_the_promised_order(monkeypatch, tmp_path, stages):

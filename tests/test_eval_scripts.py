@@ -14,7 +14,6 @@ from data.probes import CATEGORIES, arithmetic_probes
 from eval import responses, run_arithmetic_probes, run_gsm8k
 from pretrain.hf_weights import save_model_dir
 from pretrain.model import GPT, GPTConfig
-from tests.helpers import run as run_process
 from tokenizer.mul_facts import FIRST_MUL_ID, REASONING_TAGS, VOCAB_SIZE
 
 PROBLEMS = [
@@ -312,19 +311,6 @@ def test_a_prompt_longer_than_the_context_is_counted_not_cut(workspace, tmp_path
     assert [row["finish_reason"] for row in rows] == ["length", "skipped"] and rows[1]["response"] == ""
     assert (results["num_skipped"], results["num_total"], rows[1]["correct"]) == (1, 2, False)
     assert results["mean_response_tokens"] == 3 and "longer than the model's context" in capsys.readouterr().out
-
-
-def test_two_processes_give_the_files_of_one(workspace, tmp_path, monkeypatch, capsys):
-    """80 problems of 4 samples are two chunks, one for each process."""
-    problems = [PROBLEMS[i % 3] | {"question": f"{i}: {PROBLEMS[i % 3]['question']}"} for i in range(80)]
-    write_jsonl(tmp_path / "test.jsonl", problems)
-    flags = {"model_path": workspace / "baseline", "data_path": tmp_path, "device": "cpu", **SAMPLING}
-    run(run_gsm8k, monkeypatch, **flags, output_dir=tmp_path / "1")
-    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
-    run_process("eval/run_gsm8k.py", *arguments, f"--output-dir={tmp_path / '2'}", processes=2)
-    one, two = (tmp_path / name / "gsm8k_responses.jsonl" for name in "12")
-    assert one.read_bytes() == two.read_bytes()
-    assert read_json(tmp_path / "2/run_gsm8k.json")["processes"] == 2
 
 
 @pytest.mark.parametrize(
