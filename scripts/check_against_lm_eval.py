@@ -96,9 +96,8 @@ def main() -> None:
     if config.hellaswag is None and config.gsm8k is None:
         raise UserError("nothing to check: give --hellaswag, --gsm8k or both")
     if importlib.util.find_spec("lm_eval") is None:
-        print(
-            f"skipped: lm-evaluation-harness is not installed; in another environment: uv pip install 'lm_eval[hf]=={VERSION}'"
-        )
+        install = f"uv pip install 'lm_eval[hf]=={VERSION}'"
+        print(f"skipped: lm-evaluation-harness is not installed; in another environment: {install}")
         return
     evaluated = load_for_evaluation(config.model_path, None, "cpu")
     differences = []
