@@ -45,7 +45,7 @@ def test_paraphrases_are_taught_of_the_other_facts_alone():
     edits = load_edits(ROOT / "edit" / "facts.json")
     held_out = {record.prompt for record in edits}
     statements = Statements(TOKENIZER, random.Random(0), held_out)
-    taught = "\n".join(TOKENIZER.decode(ids) for _ in range(60) for ids, _ in statements.rows(64, 128))
+    taught = "\n".join(TOKENIZER.decode(ids) for _ in range(200) for ids, _ in statements.rows(64, 128))
     shown = 0
     for record in fact_records(random.Random(0)):
         assert f"{record['prompt']} {record['target']}." in taught
