@@ -82,6 +82,40 @@ def add_hellaswag(root: Path, condition: str, right: range, n: int = 10) -> Path
     return directory
 
 
+def add_post_training(root: Path, condition: str, n: int = 10) -> list[Path]:
+    """A reasoning stage, GRPO from it, the answers of both to the same problems, and edits of the exported model.
+
+    Of ten problems the reasoning model gets 0 to 2 right, and GRPO's 0 to 8.
+    """
+    names = ("sft_reasoning", "grpo", "eval_sft_reasoning", "eval_grpo", "memit", "eval_memit")
+    reasoning, grpo, before, after, memit, effects = (root / f"{name}_{condition}" for name in names)
+    write_record(reasoning, "sft_reasoning", condition, SFT_CONFIG, parent=root / f"hf_{condition}", steps=50)
+    write_json(reasoning / "sft_results.json", {"train_loss": 1.5, "eval_loss": 1.6})
+    write_record(grpo, "grpo", condition, {"format": "reasoning"}, parent=reasoning, steps=4)
+    results = {"iterations": 4, "updates": 3, "written_iteration": 4, "eval_accuracy_first": 0.25, "kept_fraction": 0.5}
+    results |= {"eval_accuracy_last": 0.75, "eval_accuracy_best": 0.75, "reward_first_fifth": 0.1}
+    results |= {"reward_last_fifth": 0.6, "seconds": {"generate": 3.0, "reward": 0.1, "update": 2.0}}
+    write_json(grpo / "grpo_results.json", results)
+    log = [{"iteration": i, "reward_mean": i / 10} for i in range(4)]
+    write_jsonl(
+        grpo / "log.jsonl", [*log, {"iteration": 0, "eval_accuracy": 0.25}, {"iteration": 4, "eval_accuracy": 0.75}]
+    )
+    for directory, parent, right in ((before, reasoning, 3), (after, grpo, 9)):
+        more = {"name": "run_gsm8k.json", "data": {"items": n, "sha256": "problems"}}
+        write_record(directory, "eval_gsm8k", condition, EVAL_CONFIG, parent=parent, **more)
+        write_jsonl(directory / "gsm8k_responses.jsonl", [response_row(i, i < right, condition) for i in range(n)])
+    write_record(memit, "edit_memit", condition, {"method": "memit"}, parent=root / f"hf_{condition}")
+    measure = {"success": 0.9, "num_correct": 9, "num_total": 10, "wilson_95": [0.6, 0.98], "probability": 0.5}
+    sides = {"edits": 10, "efficacy": measure, "paraphrase": measure, "neighborhood": measure}
+    unedited = sides | {"efficacy": measure | {"success": 0.1}}
+    overall = {"before": unedited, "after": sides}
+    write_json(memit / "memit_results.json", {"overall": overall, "groups": {"capitals": overall}, "edits": []})
+    write_record(effects, "eval_edit", condition, {"probes": 0}, parent=memit, name="run_edit_eval.json")
+    effect = {"perplexity": {"before": 12.0, "after": 12.25}, "generation_entropy": {"before": 4.0, "after": 3.9}}
+    write_json(effects / "edit_eval_results.json", effect)
+    return [reasoning, grpo, before, after, memit, effects]
+
+
 def response_row(index: int, correct: bool, condition: str) -> dict:
     return {
         "index": index,

@@ -32,7 +32,7 @@ TOY_SIZE = {
 }
 SCRIPTS = sorted(
     str(path.relative_to(ROOT))
-    for folder in ("data", "pretrain", "sft", "eval", "scripts")
+    for folder in ("data", "pretrain", "sft", "eval", "rl", "edit", "scripts")
     for path in (ROOT / folder).glob("*.py")
     if "run_script(main)" in path.read_text()
 )
@@ -42,7 +42,8 @@ SCRIPTS = sorted(
 def after_the_commands(tmp_path_factory) -> Path:
     """The folder in which the README's commands were run one after the other."""
     copy = tmp_path_factory.mktemp("clone")
-    for folder in ("common", "tokenizer", "data", "pretrain", "sft", "eval", "scripts", "third_party"):
+    folders = ("common", "tokenizer", "data", "pretrain", "sft", "eval", "rl", "edit", "scripts", "third_party")
+    for folder in folders:
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("raw", "processed", "__pycache__"))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(copy)}
     for script, *arguments in COMMANDS:

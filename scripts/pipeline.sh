@@ -1,0 +1,114 @@
+# Sourced by run_demo.sh and run_study.sh: all stages of one seed, both conditions, from generated text to a report.
+# Reads $size (quick, demo or demo_real: which configs, and how much is evaluated), $out, $seed, $gsm8k, $text, and
+# $data_seed, the seed of the generated data where it is not that of training.
+
+sizes() {
+    case $size in
+        quick) documents=1500 eval_items=20 eval_tokens=32 probe_items=10 facts_steps=5 edits=4 covariance_tokens=1500 ;;
+        demo) documents=24000 eval_items=300 eval_tokens=96 probe_items=100 facts_steps=300 edits=50 covariance_tokens=30000 ;; # all there are
+        demo_real) documents=24000 eval_items=200 eval_tokens=256 probe_items=100 facts_steps=300 edits=50 covariance_tokens=30000 ;;
+        *) fail "size $size: expected quick, demo or demo_real" ;;
+    esac
+}
+
+# What the results depend on besides the arguments.
+configs_checksum() {
+    cat pretrain/configs/"$size".yaml sft/configs/"$size"{,_reasoning}.yaml rl/configs/"$size".yaml \
+        edit/configs/demo.yaml edit/facts.json | cksum | cut -d' ' -f1
+}
+
+prepare() {
+    local condition=$1
+    stage "text $condition" "$out/raw/${condition}_stats.json" python data/prepare_text.py --condition "$condition" \
+        --seed "${data_seed:-$seed}" --num-documents "$documents" --out-dir "$out/raw" ${gsm8k:+--gsm8k "$gsm8k"} ${text:+--text "$text"}
+    stage "tokens $condition" "$out/processed/$condition/meta.json" python data/tokenize_to_bin.py \
+        --condition "$condition" --input "$out/raw/train_$condition.txt" --out-dir "$out/processed/$condition"
+}
+
+prepare_both() {
+    for condition in baseline mul_tokens; do
+        prepare "$condition"
+    done
+    stage "reasoning rows" "$out/processed/reasoning/stats.json" python data/prepare_reasoning.py \
+        --data-path "$out/raw/gsm8k" --out-dir "$out/processed/reasoning" --seed "${data_seed:-$seed}"
+}
+
+# word_problems MODEL FORMAT CONDITION: greedy answers of $out/MODEL_CONDITION to the held-out problems.
+word_problems() {
+    local name=$1_$3
+    stage "problems $1 $3" "$out/eval_$name/gsm8k_results.json" python eval/run_gsm8k.py --condition "$3" \
+        --format "$2" --model-path "$out/$name" --data-path "$out/raw/gsm8k" --output-dir "$out/eval_$name" \
+        --max-samples "$eval_items" --max-new-tokens "$eval_tokens"
+}
+
+train_and_evaluate() {
+    local condition=$1 inject=""
+    [[ $condition == mul_tokens ]] && inject=--inject-mul-tokens
+    local hf=$out/hf_$condition chat=$out/sft_gsm8k_$condition reasoning=$out/sft_reasoning_$condition
+    local pretrain=$out/pretrain_$condition grpo=$out/grpo_$condition
+    local facts=$out/facts_$condition memit=$out/memit_$condition
+    stage "pretrain $condition" "$pretrain/run.json" python pretrain/train.py \
+        --config "pretrain/configs/$size.yaml" --condition "$condition" --seed "$seed" \
+        --data-dir "$out/processed/$condition" --output-dir "$pretrain"
+    stage "export $condition" "$hf/run.json" python pretrain/export_hf.py --condition "$condition" \
+        --checkpoint "$pretrain" --output-dir "$hf"
+
+    # Chat: the comparison's main result.
+    stage "sft $condition" "$chat/sft_results.json" python sft/sft_gsm8k.py --force $inject \
+        --config "sft/configs/$size.yaml" --condition "$condition" --seed "$seed" \
+        --model-path "$hf" --data-path "$out/raw/gsm8k" --output-dir "$chat"
+    word_problems sft_gsm8k chat "$condition"
+    stage "probes $condition" "$out/eval_sft_gsm8k_$condition/probes_results.json" \
+        python eval/run_arithmetic_probes.py --condition "$condition" --model-path "$chat" \
+        --output-dir "$out/eval_sft_gsm8k_$condition" --max-samples "$probe_items"
+
+    # Reasoning, stopped early enough to leave room, and GRPO from there.
+    stage "reasoning $condition" "$reasoning/sft_results.json" python sft/sft_reasoning.py --force $inject \
+        --config "sft/configs/${size}_reasoning.yaml" --condition "$condition" --seed "$seed" \
+        --model-path "$hf" --data-path "$out/processed/reasoning" --output-dir "$reasoning"
+    word_problems sft_reasoning reasoning "$condition"
+    stage "grpo $condition" "$grpo/grpo_results.json" python rl/grpo_train.py --force \
+        --config "rl/configs/$size.yaml" --condition "$condition" --seed "$seed" \
+        --model-path "$reasoning" --data-path "$out/raw/gsm8k" --output-dir "$grpo"
+    word_problems grpo reasoning "$condition"
+
+    # Facts: taught, because pretraining is too short for them, and edited.
+    stage "facts $condition" "$facts/run.json" python edit/teach_facts.py --condition "$condition" --seed "$seed" \
+        --model-path "$hf" --text "$out/raw/train_$condition.txt" --steps "$facts_steps" --output-dir "$facts"
+    stage "memit $condition" "$memit/memit_results.json" python edit/run_memit.py --condition "$condition" \
+        --config edit/configs/demo.yaml --seed "$seed" --max-edits "$edits" --model-path "$facts" \
+        --covariance.corpus "$facts/text.txt" --covariance.tokens "$covariance_tokens" --output-dir "$memit"
+    stage "edit eval $condition" "$out/eval_memit_$condition/edit_eval_results.json" python edit/run_edit_eval.py \
+        --condition "$condition" --model-path "$memit" --prose "$out/processed/$condition" \
+        --output-dir "$out/eval_memit_$condition"
+}
+
+# Two runs side by side with half the cores each do more work per second than one run with all of them; a GPU they share.
+both_conditions() {
+    local cores baseline_job
+    cores=$(getconf _NPROCESSORS_ONLN)
+    if command -v nvidia-smi >/dev/null && nvidia-smi --list-gpus >/dev/null 2>&1 || [[ $cores -lt 2 ]]; then
+        for condition in baseline mul_tokens; do
+            train_and_evaluate "$condition"
+        done
+        return
+    fi
+    export OMP_NUM_THREADS=$((cores / 2))
+    set -m # a process group of its own, so that all of it can be ended when the other run fails or is interrupted
+    train_and_evaluate baseline &
+    set +m
+    baseline_job=$!
+    trap "kill -- -$baseline_job 2>/dev/null || true" EXIT
+    train_and_evaluate mul_tokens
+    wait "$baseline_job"
+    trap - EXIT
+}
+
+# compare_both DESCRIPTION: the report. Exit code 1 says that the two are not comparable; there is a report all the same.
+compare_both() {
+    local stages=(pretrain hf sft_gsm8k eval_sft_gsm8k sft_reasoning eval_sft_reasoning grpo eval_grpo)
+    stages+=(facts memit eval_memit)
+    stages=("${stages[@]/#/$out/}")
+    uv run --no-sync python scripts/compare_runs.py --output-dir "$out" --data-description "$1" \
+        --baseline "${stages[@]/%/_baseline}" --mul-tokens "${stages[@]/%/_mul_tokens}"
+}
