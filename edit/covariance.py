@@ -1,7 +1,8 @@
 """C = E[k k^T]: what the MLPs' inner activations k look like on ordinary text, for all edited layers in one pass.
 
-Uncentred, over real tokens only: padding never enters. Products in float32, sums in float64. What was computed is kept
-under a key of everything that it depends on, so that no run ever takes another model's or corpus's for its own.
+Uncentred, over real tokens only: padding never enters. Sums in float64, products in float32 but for narrow MLPs: those
+of a barely trained model vary in few directions, and rounding would make C indefinite. What was computed is kept under
+a key of everything that it depends on, so that no run ever takes another model's or corpus's for its own.
 """
 
 import hashlib
@@ -71,6 +72,9 @@ def _documents(corpus: str) -> Iterator[str]:
     return filter(None, chain.from_iterable(source.read(part, 0) for part in range(int(source.num_parts))))
 
 
+NARROW = 512  # inner activations; up to there float64 products cost next to nothing
+
+
 @torch.no_grad()
 def second_moments(
     model: GPT, windows: Sequence[Sequence[int]], layers: Sequence[int], batch_tokens: int, progress: bool = False
@@ -90,7 +94,7 @@ def second_moments(
             )
             run_blocks(model, ids, max(layers) + 1)
             for layer in layers:
-                k = seen[layer][real].float()
+                k = seen[layer][real].to(torch.float64 if width <= NARROW else torch.float32)
                 sums[layer] += (k.T @ k).double()
             bar.update(int(real.sum()))
     return {layer: moment / total for layer, moment in sums.items()}
@@ -98,7 +102,7 @@ def second_moments(
 
 def cache_key(model: GPT, windows: Sequence[Sequence[int]], layer: int) -> str:
     """Hex sha256 of the weights that the layer's keys depend on, the tokens and the layer."""
-    digest = hashlib.sha256(f"{model.config} layer {layer} float64 sums\n".encode())
+    digest = hashlib.sha256(f"{model.config} layer {layer} float64 sums, float64 products to width {NARROW}\n".encode())
     for name, parameter in model.named_parameters():
         if not name.startswith("h.") or int(name.split(".")[1]) <= layer:
             digest.update(f"{name}\n".encode())

@@ -4,7 +4,7 @@
 
 sizes() {
     case $size in
-        quick) documents=1500 eval_items=20 eval_tokens=32 probe_items=10 facts_steps=5 edits=4 covariance_tokens=1500 ;;
+        quick) documents=1500 eval_items=20 eval_tokens=32 probe_items=10 facts_steps=5 edits=4 covariance_tokens=6000 ;;
         demo) documents=24000 eval_items=300 eval_tokens=96 probe_items=100 facts_steps=300 edits=50 covariance_tokens=30000 ;; # all there are
         demo_real) documents=24000 eval_items=200 eval_tokens=256 probe_items=100 facts_steps=300 edits=50 covariance_tokens=30000 ;;
         *) fail "size $size: expected quick, demo or demo_real" ;;
@@ -46,7 +46,8 @@ train_and_evaluate() {
     [[ $condition == mul_tokens ]] && inject=--inject-mul-tokens
     local hf=$out/hf_$condition chat=$out/sft_gsm8k_$condition reasoning=$out/sft_reasoning_$condition
     local pretrain=$out/pretrain_$condition grpo=$out/grpo_$condition
-    local facts=$out/facts_$condition memit=$out/memit_$condition
+    local facts=$out/facts_$condition memit=$out/memit_$condition corpus=$out/facts_$condition/text.txt
+    [[ $size == quick ]] && corpus=$out/raw/train_$condition.txt # too little was taught there
     stage "pretrain $condition" "$pretrain/run.json" python pretrain/train.py \
         --config "pretrain/configs/$size.yaml" --condition "$condition" --seed "$seed" \
         --data-dir "$out/processed/$condition" --output-dir "$pretrain"
@@ -77,7 +78,7 @@ train_and_evaluate() {
         --model-path "$hf" --text "$out/raw/train_$condition.txt" --steps "$facts_steps" --output-dir "$facts"
     stage "memit $condition" "$memit/memit_results.json" python edit/run_memit.py --condition "$condition" \
         --config edit/configs/demo.yaml --seed "$seed" --max-edits "$edits" --model-path "$facts" \
-        --covariance.corpus "$facts/text.txt" --covariance.tokens "$covariance_tokens" --output-dir "$memit"
+        --covariance.corpus "$corpus" --covariance.tokens "$covariance_tokens" --output-dir "$memit"
     stage "edit eval $condition" "$out/eval_memit_$condition/edit_eval_results.json" python edit/run_edit_eval.py \
         --condition "$condition" --model-path "$memit" --prose "$out/processed/$condition" \
         --output-dir "$out/eval_memit_$condition"

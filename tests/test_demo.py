@@ -50,7 +50,7 @@ def test_the_conditions_are_comparable_and_differ_in_the_injection(finished):
 def test_a_second_call_skips_everything(finished):
     output_dir, _ = finished
     result = demo("--quick", "--output-dir", output_dir)
-    assert result.returncode == 0 and result.stdout.count("complete, skipped") == 14
+    assert result.returncode == 0 and result.stdout.count("complete, skipped") == 29
 
 
 def test_other_arguments_do_not_reuse_the_folder(finished):
