@@ -154,14 +154,23 @@ class GPT(nn.Module):
             else:
                 parameter.normal_(std=0.02)
 
-    def hidden(self, idx: Tensor, cache: KVCache | None = None, lengths: Tensor | None = None) -> Tensor:
+    def hidden(
+        self,
+        idx: Tensor,
+        cache: KVCache | None = None,
+        lengths: Tensor | None = None,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """Final hidden states (B, T, C), after the last LayerNorm, of token ids idx (B, T).
 
         With a cache, idx continues its rows: row b appends its first lengths[b] tokens (all T when None); what
-        follows them is padding, whose output is meaningless. Without one, idx is a whole sequence from position 0.
+        follows them is padding, whose output is meaningless. Without one, idx is a whole sequence from position 0, or
+        several texts side by side: `mask` (B, 1, T, T) says who sees whom, `positions` (B, T) where each token stands.
         """
         B, T = idx.shape
-        positions, mask = torch.arange(T, device=idx.device).expand(B, T), None
+        if mask is None:
+            positions = torch.arange(T, device=idx.device).expand(B, T)
         if cache is not None and cache.extent > 0:
             positions = cache.lengths[:, None] + positions
             stored = torch.arange(cache.extent_after(T), device=idx.device)

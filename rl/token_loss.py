@@ -12,7 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-CPU_CHUNK, CPU_BLOCK = 128, 2048  # tokens and vocabulary rows at a time
+from tokenizer.mul_facts import VOCAB_SIZE
+
+CPU_LOGITS = 128 * VOCAB_SIZE  # at a time: 128 tokens, or more where the vocabulary is smaller
+CPU_BLOCK = 2048  # vocabulary rows at a time
 ACCELERATOR_CHUNK = 1024  # a GPU wants one large product per chunk
 IMPOSSIBLE = -1e30  # the logit of an id that is never chosen: finite, so that 0 times it is 0
 
@@ -32,7 +35,7 @@ class Head:
 def token_logprobs(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
     """Log-probabilities (N,) float32 of `targets` (N,) after `hidden` (N, C). No gradients."""
     with torch.no_grad():
-        chunks = [_Chunk(x, head, y) for x, y in _chunks(hidden, targets)]
+        chunks = [_Chunk(x, head, y) for x, y in _chunks(hidden, targets, len(head.weight))]
         return torch.cat([chunk.logprobs for chunk in chunks]) if chunks else hidden.new_zeros(0)
 
 
@@ -52,7 +55,7 @@ class _TokenLoss(torch.autograd.Function):
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
         total, logprobs, entropies = hidden.new_zeros((), dtype=torch.float32), [], []
         start = 0
-        for x, y in _chunks(hidden, targets):
+        for x, y in _chunks(hidden, targets, len(weight)):
             chunk = _Chunk(x, head, y, keep=True)
             stop = start + len(x)
             logprob, entropy = (t.clone().requires_grad_() for t in (chunk.logprobs, chunk.entropies))
@@ -156,8 +159,8 @@ class _Chunk:
         return grad_hidden.T + self.head.weight[self.y].float() * weighted
 
 
-def _chunks(hidden: Tensor, targets: Tensor):
-    size = CPU_CHUNK if hidden.device.type == "cpu" else ACCELERATOR_CHUNK
+def _chunks(hidden: Tensor, targets: Tensor, vocab_size: int):
+    size = max(1, CPU_LOGITS // vocab_size) if hidden.device.type == "cpu" else ACCELERATOR_CHUNK
     return zip(hidden.split(size), targets.split(size), strict=True) if len(targets) else iter(())
 
 

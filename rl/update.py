@@ -1,7 +1,7 @@
 """One GRPO update: the loss of a batch of responses in micro-batches of tokens, and the step.
 
-Only the responses' positions reach the head. Prompts stand at the left from position 0 on and padding at the right, so
-positions are what they were in sampling: that is where left-padded trainers go wrong with learned positions.
+Only the responses' positions reach the head. Every text stands at the positions that it had in sampling
+(rl/micro_batches.py): that is where left-padded trainers go wrong with learned positions.
 """
 
 import contextlib
@@ -14,62 +14,12 @@ from torch import Tensor
 
 from common.distributed import World
 from pretrain.model import GPT
+from rl.micro_batches import MicroBatch, micro_batches
 from rl.objective import ObjectiveSettings, kl_estimate, surrogate, token_weights
 from rl.rollouts import Row
 from rl.token_loss import Head, token_logprobs, token_loss
 
 SUMS = ("tokens", "loss", "entropy", "kl", "clip_low", "clip_high", "ratio", "log_ratio_squared")
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """Rows padded on the right. The four flat tensors hold their responses' tokens (N,), row after row."""
-
-    idx: Tensor  # (B, T)
-    rows: Tensor  # (N,) row of each token's prediction in idx ...
-    positions: Tensor  # (N,) ... and its position: that of the token before
-    targets: Tensor
-    old_logprobs: Tensor
-    advantages: Tensor
-    weights: Tensor  # what the token weighs in the loss
-
-    def predictions(self, model: GPT) -> Tensor:
-        """The hidden states (N, C) that predict the targets."""
-        return model.hidden(self.idx)[self.rows, self.positions]
-
-
-def micro_batches(
-    rows: Sequence[Row], weights: Sequence[float], most_tokens: int, device: torch.device
-) -> list[MicroBatch]:
-    """Rows of similar length together, at most `most_tokens` tokens with padding; a longer row goes alone."""
-    lengths = [len(row.prompt) + len(row.ids) - 1 for row in rows]  # the last token is predicted, never fed
-    parts: list[list[int]] = []
-    for i in sorted(range(len(rows)), key=lambda i: -lengths[i]):
-        if not parts or (len(parts[-1]) + 1) * lengths[parts[-1][0]] > most_tokens:
-            parts.append([])
-        parts[-1].append(i)
-    return [_micro_batch([rows[i] for i in part], [weights[i] for i in part], device) for part in parts]
-
-
-def _micro_batch(rows: list[Row], weights: list[float], device: torch.device) -> MicroBatch:
-    longest = max(len(row.prompt) + len(row.ids) - 1 for row in rows)
-    idx = torch.zeros(len(rows), longest, dtype=torch.long)
-    for b, row in enumerate(rows):
-        fed = row.prompt + row.ids[:-1]
-        idx[b, : len(fed)] = torch.tensor(fed)
-    lengths = torch.tensor([len(row.ids) for row in rows])
-    of_row = torch.arange(len(rows)).repeat_interleave(lengths)
-    inside = torch.cat([torch.arange(n) for n in lengths.tolist()])
-    tensors = MicroBatch(
-        idx=idx,
-        rows=of_row,
-        positions=torch.tensor([len(row.prompt) - 1 for row in rows])[of_row] + inside,
-        targets=torch.tensor([i for row in rows for i in row.ids]),
-        old_logprobs=torch.tensor([p for row in rows for p in row.old_logprobs]),
-        advantages=torch.tensor([row.advantage for row in rows], dtype=torch.float32)[of_row],
-        weights=torch.tensor(weights, dtype=torch.float32)[of_row],
-    )
-    return MicroBatch(**{name: tensor.to(device) for name, tensor in vars(tensors).items()})
 
 
 @dataclass
@@ -100,12 +50,20 @@ class Update:
         lengths = torch.tensor([len(row.ids) for row in rows], dtype=torch.float64)
         weights = token_weights(lengths, counted, objective, self.max_new_tokens).tolist()
         chosen = [i for i in range(len(rows)) if counted[i]]
-        mine = chosen[self.world.rank :: self.world.size]
+        # Neighbours stay together: they are responses to one prompt.
+        first, last = (len(chosen) * rank // self.world.size for rank in (self.world.rank, self.world.rank + 1))
+        mine = chosen[first:last]
         device = self.suppressed.device
         sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
         ratio_max = torch.zeros((), device=device)
         self.model.zero_grad(set_to_none=True)
-        batches = micro_batches([rows[i] for i in mine], [weights[i] for i in mine], self.micro_batch_tokens, device)
+        batches = micro_batches(
+            [rows[i] for i in mine],
+            [weights[i] for i in mine],
+            self.micro_batch_tokens,
+            self.model.config.n_embd,
+            device,
+        )
         # The bonus is the mean entropy of a token, however the objective weighs its tokens.
         bonus = entropy_coefficient / float(lengths[counted].sum())
         for batch in batches:

@@ -13,7 +13,7 @@ SUPPRESSED = [40, 95, 96, 100]
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Several chunks and blocks, the last of each not full."""
-    monkeypatch.setattr(rl.token_loss, "CPU_CHUNK", 5)
+    monkeypatch.setattr(rl.token_loss, "CPU_LOGITS", 5 * V)
     monkeypatch.setattr(rl.token_loss, "CPU_BLOCK", 37)
 
 
