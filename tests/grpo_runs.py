@@ -1,14 +1,18 @@
 """What the tests of GRPO share: a tiny model, rows as if sampled, an update around them."""
 
 import contextlib
+import math
 import os
 import socket
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 
 import torch
 
 from common.distributed import World
+from common.files import write_json
+from pretrain.hf_weights import save_model_dir
 from pretrain.model import GPT, GPTConfig
 from rl.objective import ObjectiveSettings
 from rl.problems import Problem
@@ -17,6 +21,7 @@ from rl.rollouts import Row, Sampler
 from rl.settings import RolloutSettings
 from rl.update import Update
 from tests.helpers import start_process
+from tokenizer.mul_facts import EOT_ID, VOCAB_SIZE
 
 VOCAB = 97
 SUPPRESSED = (90, 95, 96)
@@ -104,3 +109,16 @@ def toy_sampler(score: Callable[[Rollout], float], rollout: RolloutSettings, **m
 
     settings = {"stop_ids": (), "suppressed_ids": (), "objective": ObjectiveSettings(), "seed": 0, "world": ALONE}
     return Sampler(decode=str, rollout=rollout, reward=reward, **settings | more)
+
+
+def write_policy(directory: Path, condition: str = "baseline", stops: bool = True) -> Path:
+    """An eight-wide model directory: random words, of which about every eighth is an end, or none at all."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=8, block_size=64))
+    with torch.no_grad():  # the final states all point along one direction, on which end-of-text has its logit
+        model.ln_f.bias[0] = 40.0
+        model.wte.weight[EOT_ID] = 0.0
+        model.wte.weight[EOT_ID, 0] = math.log(VOCAB_SIZE / 7) / 40 if stops else -1.0
+    save_model_dir(model, directory, condition)
+    write_json(directory / "run.json", {"stage": "export", "condition": condition})
+    return directory
