@@ -4,13 +4,13 @@ import warnings
 
 import pytest
 import torch
-from transformers import GPT2LMHeadModel
 from transformers.utils import logging
 
 from pretrain.hf_weights import from_hf_state, save_model_dir
 from pretrain.model import GPT, GPTConfig
 from rl.objective import ObjectiveSettings
 from rl.rollouts import Row
+from scripts.grpo_contenders import give_positions
 from tests.grpo_runs import gradients_of, make_update, random_rows
 
 EOT = 50256
@@ -74,18 +74,6 @@ def trainer_of(directory, options, output_dir):
     )
 
 
-def with_positions(model: GPT2LMHeadModel) -> None:
-    """What TRL leaves out: positions that count from the first token, not from the padding."""
-
-    def add_positions(_, args, kwargs):
-        mask = kwargs.get("attention_mask")
-        if mask is not None and kwargs.get("position_ids") is None:
-            kwargs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
-        return args, kwargs
-
-    model.register_forward_pre_hook(add_positions, with_kwargs=True)
-
-
 def padded(sequences, side):
     longest = max(map(len, sequences))
     pad = [[EOT] * (longest - len(s)) for s in sequences]
@@ -133,7 +121,7 @@ def test_loss_and_gradients_equal_trls(case, directory, rows, tmp_path):
             parameter.add_(0.02 * torch.randn_like(parameter))
     for model in (trainer.model, trainer.ref_model):
         if model is not None:
-            with_positions(model)
+            give_positions(model)
     trainer.current_gradient_accumulation_steps = trainer.args.steps_per_generation = 1
     trainer.model.train()
     expected = trainer._compute_loss(trainer.model, trl_inputs(trainer, rows, objective.kl_coefficient > 0))
