@@ -188,6 +188,8 @@ class _Batch:
         self.model, self.sampling, self.max_new_tokens, self.rows = model, sampling, max_new_tokens, rows
         self.graphed = device.type == "cuda"
         self.graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
+        # Graphs are replayed one after the other, and what they hand on lies outside: they can share their memory.
+        self.pool = torch.cuda.graph_pool_handle() if self.graphed else None
         self.cache = KVCache(model.config, rows, longest, device, weight.dtype)
         padding = range(len(weight), -(-len(weight) // BLOCK) * BLOCK)  # behind the vocabulary, up to a whole block
         self.vocab_size, self.padded_size = len(weight), -(-len(weight) // BLOCK) * BLOCK
@@ -268,7 +270,7 @@ class _Batch:
             self._advance(rows, extent)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=self.pool):
             self._advance(rows, extent)
         self.graphs[rows, extent] = graph
 

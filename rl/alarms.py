@@ -59,6 +59,7 @@ class Alarms:
                     "raise objective.clip_high, or set an entropy bonus"
                 ),
             )
+        learned = [row for row in learned if row["kl"] is not None]
         if learned and mean(learned, "kl") > 0.5:
             yield (
                 "kl",

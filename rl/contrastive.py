@@ -25,13 +25,14 @@ def hinted_question(question: str, answer: str) -> str:
 def contrastive_reward(with_hint: Sequence[Reward], without_hint: Sequence[Reward], weight: float) -> list[float]:
     """The rewards of the hinted rollouts: each one's total + weight * (total - mean total of the unhinted ones).
 
-    A wrong answer is never paid for being better than others, so it scores less than any right one, as before. The
-    contrast is one number for the whole question. To act on the policy hinted and unhinted rollouts must form one
-    group, the unhinted ones with their own totals: the mean of a group of hinted ones alone would take it out again.
+    A wrong answer is never paid for being better than others, and a right one never charged for being worse: a wrong
+    one scores less than any right one, as before. The contrast is one number for the whole question. To act on the
+    policy hinted and unhinted rollouts must form one group, the unhinted ones with their own totals: the mean of a
+    group of hinted ones alone would take it out again.
     """
     mean = fmean(reward.total for reward in without_hint)
     contrasts = [weight * (reward.total - mean) for reward in with_hint]
     return [
-        reward.total + (contrast if reward.correct else min(0.0, contrast))
+        reward.total + (max(0.0, contrast) if reward.correct else min(0.0, contrast))
         for reward, contrast in zip(with_hint, contrasts, strict=True)
     ]

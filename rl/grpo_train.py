@@ -8,8 +8,9 @@ An iteration samples rollout.prompts groups, leaves out those whose rewards do n
 (rollout.refills), and makes training.epochs updates on the kept ones. eval.prompts problems are held out of training
 and answered greedily at an interval; the weights that did best on them are written. Only the train split is read.
 
---resume goes on from the last checkpoint, with the same results as if the run had not been interrupted. Processes that
-torchrun starts share sampling and updates and get the same gradients as one would.
+--resume goes on from the last checkpoint, on a CPU with the same results as if the run had not been interrupted (on a
+GPU, sums are not made in a fixed order). Processes that torchrun starts share sampling and updates and get the same
+gradients as one would.
 Beside the model: grpo_results.json, log.jsonl (a row per iteration), completions.jsonl, curves.png, run.json.
 """
 
@@ -30,7 +31,7 @@ from common.distributed import World, join_world, leave_world
 from common.errors import UserError, run_script
 from common.files import atomic_directory, locked_directory, sha256_file, write_json
 from common.record import RunRecord
-from common.run_directory import open_run_directory
+from common.run_directory import check_not_the_parent, open_run_directory
 from data.gsm8k import items_sha256
 from eval.answer_formats import FORMATS
 from eval.benchmark import resolve_condition
@@ -64,12 +65,14 @@ def main() -> None:
 
 
 def run(config: GRPOConfig, world: World) -> None:
+    check_not_the_parent(config.output_dir, config.model_path)
     resolve_condition(config.model_path, config.condition)
     seed_everything(config.seed)
     model = load_model_dir(config.model_path, world.device)
     tokenizer = GPT2TokenizerWithMulFacts(config.condition)
     longest = model.config.block_size - config.rollout.max_new_tokens
-    problems, too_long = load_problems(config.data_path, config.format, tokenizer, longest)
+    hints = config.rollout.contrast > 0
+    problems, too_long = load_problems(config.data_path, config.format, tokenizer, longest, hints)
     train, held_out = split_problems(problems, config.eval.prompts, config.max_prompts, config.seed)
     record = RunRecord(STAGE, config, config.condition, config.seed, parent=config.model_path)
     record.data = {

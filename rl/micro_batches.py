@@ -30,6 +30,7 @@ class MicroBatch:
     old_logprobs: Tensor
     advantages: Tensor
     weights: Tensor  # what the token weighs in the loss
+    several: bool  # whether any sequence holds more than one response
 
     def predictions(self, model: GPT) -> Tensor:
         """The hidden states (N, C) that predict the targets."""
@@ -37,7 +38,7 @@ class MicroBatch:
 
     def mask(self) -> Tensor | None:
         """Who sees whom (B, 1, T, T); None where every sequence is one text, so that all before is seen."""
-        if self.segments.max() <= 1:
+        if not self.several:
             return None
         same = self.segments[:, :, None] == self.segments[:, None, :]
         return (same | (self.segments == 0)[:, None, :]).tril()[:, None]
@@ -104,7 +105,7 @@ def _micro_batch(
         places.append(place + [0] * padding)
         order += members
     of_row = torch.repeat_interleave(torch.tensor([len(rows[i].ids) for i in order]))
-    tensors = MicroBatch(
+    tensors = dict(
         idx=torch.tensor(idx),
         segments=torch.tensor(segments),
         places=torch.tensor(places),
@@ -115,4 +116,5 @@ def _micro_batch(
         advantages=torch.tensor([rows[i].advantage for i in order], dtype=torch.float32)[of_row],
         weights=torch.tensor([weights[i] for i in order], dtype=torch.float32)[of_row],
     )
-    return MicroBatch(**{name: tensor.to(device) for name, tensor in vars(tensors).items()})
+    several = any(len(members) > 1 for members in sequences)
+    return MicroBatch(**{name: tensor.to(device) for name, tensor in tensors.items()}, several=several)

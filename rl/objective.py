@@ -23,7 +23,9 @@ class ObjectiveSettings:
     # What a token weighs: every token of the batch alike, every response alike, or 1 / max_new_tokens (Dr. GRPO).
     normalisation: Literal["token", "sequence", "dr_grpo"] = "token"
     kl_coefficient: float = 0.0  # beta: weight of the KL to the model that the run started from
-    kl_estimator: Literal["k1", "k2", "k3"] = "k3"  # k1 unbiased but noisy, k2 biased, k3 unbiased and never negative
+    # k3 unbiased and never negative; k2 biased, with the KL's own gradient; k1 unbiased, but its gradient is noise of
+    # mean 0 while the policy is the sampler: it holds nothing back, and is here for comparison.
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     entropy_start: float = 0.0  # entropy bonus at the first iteration ...
     entropy_end: float = 0.0  # ... and at the last, linear between them
     # Responses cut at max_new_tokens: trained like others, left out of the loss, or their reward lowered softly.

@@ -24,7 +24,7 @@ class Problem:
 
 
 def load_problems(
-    source: str, format: FormatName, tokenizer: GPT2TokenizerWithMulFacts, longest: int
+    source: str, format: FormatName, tokenizer: GPT2TokenizerWithMulFacts, longest: int, with_hints: bool
 ) -> tuple[list[Problem], int]:
     """The train split of `source`, and how many were left out because their prompt has more than `longest` tokens.
 
@@ -41,7 +41,7 @@ def load_problems(
     problems = [
         Problem(item["question"], gold, ids, hint)
         for item, gold, ids, hint in zip(items, golds, plain, hinted, strict=True)
-        if max(len(ids), len(hint)) <= longest
+        if max(len(ids), len(hint) if with_hints else 0) <= longest  # a fact is several tokens in baseline
     ]
     if not problems:
         raise UserError(

@@ -63,8 +63,7 @@ class _TokenLoss(torch.autograd.Function):
                 value = loss(logprob, entropy, slice(start, stop)).sum()
                 slopes = torch.autograd.grad(value, (logprob, entropy), allow_unused=True)
             total += value.detach()
-            by_logprob, by_entropy = (torch.zeros_like(logprob) if s is None else s for s in slopes)
-            grad_hidden[start:stop] = chunk.gradients(by_logprob, by_entropy, grad_weight)
+            grad_hidden[start:stop] = chunk.gradients(slopes[0], slopes[1], grad_weight)
             logprobs.append(chunk.logprobs)
             entropies.append(chunk.entropies)
             start = stop
@@ -92,27 +91,38 @@ class _Chunk:
         self.x, self.y, self.head = x, y, head
         dtype = _product_dtype(x)
         self.blocks = head.weight.split(CPU_BLOCK if x.device.type == "cpu" else len(head.weight))
-        # Of the exponentials only those that the gradient needs are kept.
         self.E: list[Tensor] = []
         self.P: list[Tensor] = []
         rows = head.weight[y].float()
         target_logits = (x.float() * rows).sum(-1) / head.temperature
         shift = target_logits
+        if x.device.type != "cpu":  # one block, so its maximum is at hand; checking would wait for the device
+            shift = None
         s, total_p = self._sweep(x.to(dtype), shift, keep)
-        if not s.isfinite().all():  # a token at odds of more than 88 nats: shift by the largest logit instead
-            top = torch.stack([logits.amax(0) for logits in self._logits(x.to(dtype))]).amax(0)
-            shift = top
+        if shift is not None and not (s.isfinite() & total_p.isfinite()).all():
+            # A token at odds of more than 80 nats or so: shift by the largest logit instead.
+            shift = torch.stack([logits.amax(0) for logits in self._logits(x.to(dtype))]).amax(0)
             s, total_p = self._sweep(x.to(dtype), shift, keep)
         self.s = s
-        self.logprobs = target_logits - shift - s.log()
+        if dtype != torch.float32:  # numerator and denominator from the same rounded logits, or p may exceed 1
+            target_logits = self.rounded
+        self.logprobs = target_logits - self.shift - s.log()
         self.entropies = s.log() - total_p / s
 
-    def _sweep(self, x: Tensor, shift: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
+    def _sweep(self, x: Tensor, shift: Tensor | None, keep: bool) -> tuple[Tensor, Tensor]:
+        """s and sum P (c,), by way of exponentials shifted by `shift` (c,), or by the maximum of the only block."""
         self.E, self.P = [], []
+        self.rounded, first = torch.zeros(len(x), device=x.device), 0
         s = torch.zeros(len(x), device=x.device)
         total_p = torch.zeros(len(x), device=x.device)
         for logits in self._logits(x):
-            exponentials = logits.sub_(shift).exp()
+            if x.dtype != torch.float32:
+                place = (self.y - first).clamp(0, len(logits) - 1)
+                inside = (self.y >= first) & (self.y < first + len(logits))
+                self.rounded = logits.gather(0, place[None])[0].where(inside, self.rounded)
+                first += len(logits)
+            self.shift = logits.amax(0) if shift is None else shift
+            exponentials = logits.sub_(self.shift).exp()
             s += exponentials.sum(0)
             total_p += logits.mul_(exponentials).sum(0)
             if keep:
@@ -133,20 +143,21 @@ class _Chunk:
             yield logits
             first += len(block)
 
-    def gradients(self, by_logprob: Tensor, by_entropy: Tensor, grad_weight: Tensor) -> Tensor:
+    def gradients(self, by_logprob: Tensor, by_entropy: Tensor | None, grad_weight: Tensor) -> Tensor:
         """The gradient at the hidden states (c, C), given the slopes (c,) of the loss; adds to `grad_weight`."""
         dtype = _product_dtype(self.x)
         scale = 1 / self.head.temperature
         x = self.x.to(dtype)
-        for_e = -(by_logprob + by_entropy * (self.entropies - self.s.log())) / self.s * scale
-        for_p = -by_entropy / self.s * scale
-        uses_entropy = bool(by_entropy.any())
+        for_e = -by_logprob / self.s * scale
+        if by_entropy is not None:
+            for_e -= by_entropy * (self.entropies - self.s.log()) / self.s * scale
+            for_p = -by_entropy / self.s * scale
         grad_hidden = torch.zeros(self.x.T.shape, device=x.device)
         for block, grad_block, E, P in zip(
             self.blocks, grad_weight.split(len(self.blocks[0])), self.E, self.P, strict=True
         ):
             G = E.mul_(for_e)
-            if uses_entropy:
+            if by_entropy is not None:
                 G.add_(P.mul_(for_p))
             G = G.to(dtype)
             grad_hidden += block.to(dtype).T @ G

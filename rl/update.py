@@ -54,7 +54,7 @@ class Update:
         first, last = (len(chosen) * rank // self.world.size for rank in (self.world.rank, self.world.rank + 1))
         mine = chosen[first:last]
         device = self.suppressed.device
-        sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
+        sums = torch.zeros(len(SUMS), dtype=_exact(device), device=device)
         ratio_max = torch.zeros((), device=device)
         self.model.zero_grad(set_to_none=True)
         batches = micro_batches(
@@ -108,7 +108,7 @@ class Update:
             torch.tensor(len(ratio)), total, entropies.sum(), kl, clipped_low.sum(), clipped_high.sum(), ratio.sum(),
             (log_ratio**2).sum(),
         )  # fmt: skip
-        return torch.stack([value.to(ratio.device, torch.float64) for value in values]), ratio.max()
+        return torch.stack([value.to(ratio.device, _exact(ratio.device)) for value in values]), ratio.max()
 
     def _sum_over_processes(self, sums: Tensor, ratio_max: Tensor) -> None:
         dist.all_reduce(sums)
@@ -125,7 +125,7 @@ class Update:
             "loss": values["loss"],
             "tokens": int(tokens),
             "entropy": values["entropy"] / tokens,
-            "kl": values["kl"] / tokens,
+            "kl": None if self.reference is None else values["kl"] / tokens,  # not measured without a reference
             "clip_low": values["clip_low"] / tokens,
             "clip_high": values["clip_high"] / tokens,
             "ratio_mean": values["ratio"] / tokens,
@@ -135,3 +135,7 @@ class Update:
 
     def _head(self, model: GPT) -> Head:
         return Head(model.wte.weight, self.temperature, self.suppressed)
+
+
+def _exact(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64

@@ -6,7 +6,7 @@
 
 Each list names stage directories, any subset, in any order. Writes comparison.json (all numbers), report.md and
 report.html (one file, with plots). A verdict is given only when the compute-match audit finds that the runs differ
-in nothing but the intervention; otherwise the report names the fields that differ and the exit code is 1.
+in nothing but the intervention; otherwise the report names the fields that differ and the exit code is 3.
 """
 
 import math
@@ -24,6 +24,8 @@ from scripts.report_blocks import to_markdown
 from scripts.report_content import build_report
 from scripts.report_html import to_html
 from scripts.stage_runs import load_condition
+
+NOT_COMPARABLE = 3  # exit code; 1 is Python's for a crash, 2 ours for a user's mistake
 
 
 @dataclass
@@ -56,7 +58,7 @@ def main() -> None:
         print(block.text)
     print(f"wrote {config.output_dir / 'report.html'}, report.md and comparison.json")
     if not comparison["comparable"]:
-        sys.exit(1)
+        sys.exit(NOT_COMPARABLE)
 
 
 def _finite(value: Any) -> Any:

@@ -187,22 +187,29 @@ def _grpo(both: dict[str, ConditionRuns]) -> dict[str, dict[str, Any]]:
         if "grpo" not in runs.results:
             continue
         changes[condition] = {"results": runs.results["grpo"]}
-        parent = runs.records["grpo"]["parent"]["run"]["stage"]
+        parent = _parent_stage(runs.records["grpo"])
         names = [_responses_of(runs, "gsm8k", stage) for stage in (parent, "grpo")]
         if all(names):
             before, after = (runs.responses[name] for name in names)
-            if [_identity(row) for row in before] == [_identity(row) for row in after]:
+            same = [_identity(row) for row in before] == [_identity(row) for row in after]
+            if same and not _several_samples(after):
                 sides = [[row["correct"] for row in rows] for rows in (before, after)]
                 pair = paired_difference(*sides)
                 changes[condition] |= {"before": accuracy(before), "after": accuracy(after), "test": vars(pair)}
     return changes
 
 
-def _responses_of(runs: ConditionRuns, benchmark: str, stage: str) -> str | None:
+def _parent_stage(record: dict[str, Any]) -> str | None:
+    """The stage that made the model; None of one from elsewhere, such as OpenAI's."""
+    run = (record.get("parent") or {}).get("run")
+    return run["stage"] if run else None
+
+
+def _responses_of(runs: ConditionRuns, benchmark: str, stage: str | None) -> str | None:
     """The name of the responses to `benchmark` of the model that `stage` made, or None."""
     for name in runs.responses:
         record = runs.records.get(f"eval_{benchmark}{name.removeprefix(benchmark)}")
-        if benchmark_kind(name) == benchmark and record and record["parent"]["run"]["stage"] == stage:
+        if benchmark_kind(name) == benchmark and record and _parent_stage(record) == stage:
             return name
     return None
 

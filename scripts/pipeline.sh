@@ -13,8 +13,11 @@ sizes() {
 
 # What the results depend on besides the arguments.
 configs_checksum() {
-    cat pretrain/configs/"$size".yaml sft/configs/"$size"{,_reasoning}.yaml rl/configs/"$size".yaml \
-        edit/configs/demo.yaml edit/facts.json | cksum | cut -d' ' -f1
+    {
+        declare -f sizes
+        cat pretrain/configs/"$size".yaml sft/configs/"$size"{,_reasoning}.yaml rl/configs/"$size".yaml \
+            edit/configs/demo.yaml edit/facts.json
+    } | cksum | cut -d' ' -f1
 }
 
 prepare() {
@@ -36,7 +39,7 @@ prepare_both() {
 # word_problems MODEL FORMAT CONDITION: greedy answers of $out/MODEL_CONDITION to the held-out problems.
 word_problems() {
     local name=$1_$3
-    stage "problems $1 $3" "$out/eval_$name/gsm8k_results.json" python eval/run_gsm8k.py --condition "$3" \
+    stage "problems $1 $3" "$out/eval_$name/run_gsm8k.json" python eval/run_gsm8k.py --condition "$3" \
         --format "$2" --model-path "$out/$name" --data-path "$out/raw/gsm8k" --output-dir "$out/eval_$name" \
         --max-samples "$eval_items" --max-new-tokens "$eval_tokens"
 }
@@ -59,7 +62,7 @@ train_and_evaluate() {
         --config "sft/configs/$size.yaml" --condition "$condition" --seed "$seed" \
         --model-path "$hf" --data-path "$out/raw/gsm8k" --output-dir "$chat"
     word_problems sft_gsm8k chat "$condition"
-    stage "probes $condition" "$out/eval_sft_gsm8k_$condition/probes_results.json" \
+    stage "probes $condition" "$out/eval_sft_gsm8k_$condition/run_probes.json" \
         python eval/run_arithmetic_probes.py --condition "$condition" --model-path "$chat" \
         --output-dir "$out/eval_sft_gsm8k_$condition" --max-samples "$probe_items"
 
@@ -79,7 +82,7 @@ train_and_evaluate() {
     stage "memit $condition" "$memit/memit_results.json" python edit/run_memit.py --condition "$condition" \
         --config edit/configs/demo.yaml --seed "$seed" --max-edits "$edits" --model-path "$facts" \
         --covariance.corpus "$corpus" --covariance.tokens "$covariance_tokens" --output-dir "$memit"
-    stage "edit eval $condition" "$out/eval_memit_$condition/edit_eval_results.json" python edit/run_edit_eval.py \
+    stage "edit eval $condition" "$out/eval_memit_$condition/run_edit_eval.json" python edit/run_edit_eval.py \
         --condition "$condition" --model-path "$memit" --prose "$out/processed/$condition" \
         --output-dir "$out/eval_memit_$condition"
 }
@@ -105,7 +108,7 @@ both_conditions() {
     trap - EXIT
 }
 
-# compare_both DESCRIPTION: the report. Exit code 1 says that the two are not comparable; there is a report all the same.
+# compare_both DESCRIPTION: the report. Exit code 3 says that the two are not comparable; there is a report all the same.
 compare_both() {
     local stages=(pretrain hf sft_gsm8k eval_sft_gsm8k sft_reasoning eval_sft_reasoning grpo eval_grpo)
     stages+=(facts memit eval_memit)

@@ -67,7 +67,7 @@ def _reward_plot(logs: dict[str, list[dict]]) -> Plot:
         axes.set_ylabel("mean reward")
         axes.legend(**TEXT)
 
-    caption = f"Mean over all responses of an iteration, sampled at temperature 1; running mean of {REWARD_WINDOW}."
+    caption = f"Mean over all responses sampled in an iteration; running mean of {REWARD_WINDOW} iterations."
     return draw_plot("Reward in GRPO", caption, draw)
 
 

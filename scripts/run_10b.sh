@@ -181,7 +181,7 @@ show python scripts/visualize_pretrain_losses.py --output "$out/losses.png" --ru
 show python scripts/plot_checkpoint_curve.py --output "$out/hellaswag.png" \
     --evals "${present[@]/#/$out/checkpoint_evals/}"
 if [[ ${#present[@]} == 2 ]]; then
-    # Exit code 1 says that the two are not comparable; there is a report all the same, which says why.
+    # Exit code 3 says that the two are not comparable; there is a report all the same, which says why.
     compared=0
     show python scripts/compare_runs.py --output-dir "$out" \
         --baseline "$out"/{pretrain,hf,eval_hf,sft_gsm8k,eval_sft_gsm8k}_baseline \
@@ -190,5 +190,5 @@ if [[ ${#present[@]} == 2 ]]; then
 else
     echo "no comparison: only ${present[*]} is there"
 fi
-[[ $dry_run == yes || $code -gt 1 ]] || echo "results: $out (report.html, losses.png, hellaswag.png), after $SECONDS s"
+[[ $dry_run == yes || ($code -ne 0 && $code -ne 3) ]] || echo "results: $out (report.html, losses.png, hellaswag.png), after $SECONDS s"
 exit "$code"

@@ -45,7 +45,8 @@ out=${out:-outputs/$name}
 sizes
 if [[ $force == yes ]]; then
     [[ ! -e $out || -f $out/arguments.txt ]] || fail "$out is not a folder that the demo made; --force will not remove it"
-    rm -rf "$out"
+    lock_folder
+    find "$out" -mindepth 1 ! -path "$out/.lock" -delete
 fi
 arguments="size=$size seed=$seed gsm8k=$gsm8k text=$text configs=$(configs_checksum)"
 claim_folder "$arguments" "give --force to redo it or another --output-dir"
@@ -62,6 +63,6 @@ if [[ -n $gsm8k$text ]]; then
 fi
 code=0
 compare_both "$description" || code=$?
-[[ $code -gt 1 ]] && exit "$code"
+[[ $code -eq 0 || $code -eq 3 ]] || exit "$code"
 echo "report: $out/report.html (and report.md), after $SECONDS s"
 exit "$code"

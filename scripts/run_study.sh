@@ -39,10 +39,11 @@ set_up
 settings=$(uv run --no-sync python scripts/study.py --config "$config")
 eval "$settings" # size=..., seeds=(...), data_seed=..., gsm8k=..., text=..., each quoted by study.py
 root=${root:-outputs/$(basename "$config" .yaml)}
-[[ -z $only || " ${seeds[*]} " == *" $only "* ]] || fail "--only-seed $only: $config has the seeds ${seeds[*]}"
+[[ -z $only || ($only =~ ^[0-9]+$ && " ${seeds[*]} " == *" $only "*) ]] || fail "--only-seed $only: $config has the seeds ${seeds[*]}"
 if [[ $print_jobs == yes ]]; then
     for seed in "${seeds[@]}"; do
-        echo "bash scripts/run_study.sh $config --output-dir $root --only-seed $seed"
+        printf '%q ' bash scripts/run_study.sh "$config" --output-dir "$root" --only-seed "$seed"
+        echo
     done
     exit
 fi
@@ -54,9 +55,6 @@ for seed in "${seeds[@]}"; do
     out=$root/seed_$seed
     runs+=("$out")
     [[ -z $only || $only == "$seed" ]] || continue
-    mkdir -p "$out"
-    exec {lock}>"$out/.lock"
-    flock -n "$lock" || fail "another study is running in $out; wait for it or stop it"
     echo "== seed $seed"
     claim_folder "size=$size seed=$seed data_seed=$data_seed gsm8k=$gsm8k text=$text configs=$(configs_checksum)" \
         "give another --output-dir"
@@ -64,8 +62,7 @@ for seed in "${seeds[@]}"; do
     both_conditions
     code=0
     compare_both "$description, seed $seed" || code=$?
-    [[ $code -le 1 ]] || exit "$code"
-    exec {lock}>&-
+    [[ $code -eq 0 || $code -eq 3 ]] || exit "$code"
 done
 [[ -z $only ]] || exit 0
 

@@ -7,8 +7,18 @@ claim_folder() {
         fail "$out was made with $(<"$out/arguments.txt"); $2"
     fi
     [[ $dry_run == yes ]] && return
+    lock_folder
     mkdir -p "$out/logs"
     echo "$1" >"$out/arguments.txt"
+}
+
+# lock_folder: have $out alone until this script, and what it started, has ended, however that happens.
+lock_folder() {
+    mkdir -p "$out"
+    exec 9>"$out/.lock"
+    if command -v flock >/dev/null; then
+        flock -n 9 || fail "another run is writing in $out; wait for it or stop it"
+    fi
 }
 
 # label NAME: put [NAME] before every line, the carriage returns of progress bars taken for line ends.

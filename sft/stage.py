@@ -11,7 +11,7 @@ from common.device import seed_everything
 from common.errors import UserError
 from common.files import sha256_file, write_json
 from common.record import RunRecord
-from common.run_directory import open_run_directory
+from common.run_directory import check_not_the_parent, open_run_directory
 from sft.directories import check_parent, complete_checkpoints, finished_directory
 from sft.examples import Example, examples_sha256, split_examples, tokenize_examples
 from sft.settings import SFTSettings, check_settings
@@ -51,6 +51,7 @@ def check_stage(config: Config, stage: str) -> Config:
     check_settings(config)
     if config.inject_mul_tokens and config.condition == "baseline":
         raise UserError("--inject-mul-tokens belongs to --condition mul_tokens; leave it off in baseline")
+    check_not_the_parent(config.output_dir, config.model_path)
     check_parent(config.model_path, config.condition, config.training.max_length)
     return config
 

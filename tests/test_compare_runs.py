@@ -113,7 +113,7 @@ def test_other_hellaswag_items_forbid_the_verdict(monkeypatch, tmp_path, stages,
     path = sides["baseline"][0] / "hellaswag_responses.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     write_jsonl(path, [*rows[:-1], rows[-1] | {"id": "7"}])
-    assert run(monkeypatch, tmp_path, sides) == 1
+    assert run(monkeypatch, tmp_path, sides) == compare_runs.NOT_COMPARABLE
     assert "questions in order (sha256)" in capsys.readouterr().out
 
 
@@ -234,7 +234,7 @@ CHANGES = [
 def test_each_changed_field_forbids_the_verdict(monkeypatch, tmp_path, capsys, stages, stage, name, keys, value):
     change(stages["baseline"][stage] / name, keys, value)
     # Only the changed directory is given, so a change in an ancestor's record can only be found through the chain.
-    assert run(monkeypatch, tmp_path, directories(stages, stage)) == 1
+    assert run(monkeypatch, tmp_path, directories(stages, stage)) == compare_runs.NOT_COMPARABLE
     comparison = read_json(tmp_path / "out" / "comparison.json")
     assert any(keys[-1] in sentence for sentence in comparison["mismatches"])
     assert all(result["test"] is None for result in comparison["benchmarks"].values())
@@ -245,7 +245,7 @@ def test_each_changed_field_forbids_the_verdict(monkeypatch, tmp_path, capsys, s
 
 def test_the_refusal_names_field_and_values(monkeypatch, tmp_path, capsys, stages):
     change(stages["baseline"]["pretrain"] / "run.json", ["config", "training", "max_steps"], 500)
-    assert run(monkeypatch, tmp_path, directories(stages, "pretrain")) == 1
+    assert run(monkeypatch, tmp_path, directories(stages, "pretrain")) == compare_runs.NOT_COMPARABLE
     line = "not comparable: training.max_steps is 500 in baseline and 400 in mul_tokens (stage pretrain)"
     assert line in capsys.readouterr().out
 
@@ -268,7 +268,7 @@ def test_fields_that_may_differ(monkeypatch, tmp_path, stages, keys, value):
     assert run(monkeypatch, tmp_path, directories(stages, "pretrain")) == 0
 
 
-@pytest.mark.parametrize(("other", "code"), [("a", 0), ("b", 1)])
+@pytest.mark.parametrize(("other", "code"), [("a", 0), ("b", compare_runs.NOT_COMPARABLE)])
 def test_weights_from_elsewhere_must_be_the_same_file(monkeypatch, tmp_path, capsys, stages, other, code):
     for condition, letter in (("baseline", "a"), ("mul_tokens", other)):
         parent = {"path": "openai-community/gpt2", "sha256": letter * 64, "run": None}
@@ -280,7 +280,7 @@ def test_weights_from_elsewhere_must_be_the_same_file(monkeypatch, tmp_path, cap
 def test_documents_that_nobody_recorded_are_not_the_same_documents(monkeypatch, tmp_path, stages):
     for condition in CONDITIONS:
         change(stages[condition]["pretrain"] / "run.json", ["data", "documents_sha256"], None)
-    assert run(monkeypatch, tmp_path, directories(stages, "pretrain")) == 1
+    assert run(monkeypatch, tmp_path, directories(stages, "pretrain")) == compare_runs.NOT_COMPARABLE
     for condition in CONDITIONS:
         change(stages[condition]["pretrain"] / "run.json", ["data", "fingerprint"], "the same tokens")
     assert run(monkeypatch, tmp_path, directories(stages, "pretrain")) == 0
@@ -293,7 +293,7 @@ def test_other_questions_forbid_the_verdict(monkeypatch, tmp_path, stages, kind)
     if kind == "other question":
         rows[4]["question"] = "What else?"
     write_jsonl(path, {"fewer": rows[:9], "other order": rows[::-1], "other question": rows}[kind])
-    assert run(monkeypatch, tmp_path, directories(stages, "eval")) == 1
+    assert run(monkeypatch, tmp_path, directories(stages, "eval")) == compare_runs.NOT_COMPARABLE
     gsm8k = read_json(tmp_path / "out" / "comparison.json")["benchmarks"]["gsm8k"]
     assert "paired" not in gsm8k
     assert gsm8k["baseline"]["n"] == 10
@@ -302,7 +302,7 @@ def test_other_questions_forbid_the_verdict(monkeypatch, tmp_path, stages, kind)
 def test_a_directory_that_is_not_the_ancestor_of_the_evaluated_model(monkeypatch, tmp_path, capsys, stages):
     for condition in CONDITIONS:  # retrained after the evaluation, alike in both conditions
         change(stages[condition]["pretrain"] / "run.json", ["started"], "2026-02-02T00:00:00+0000")
-    assert run(monkeypatch, tmp_path, directories(stages, "pretrain", "eval")) == 1
+    assert run(monkeypatch, tmp_path, directories(stages, "pretrain", "eval")) == compare_runs.NOT_COMPARABLE
     assert (
         "the run that later stages came from is another in baseline and another in mul_tokens"
         in capsys.readouterr().out

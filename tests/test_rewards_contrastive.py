@@ -19,7 +19,7 @@ def test_the_hint_has_each_fact_that_the_answer_uses_once():
 
 
 def test_what_is_paid_by_hand():
-    assert contrastive_reward(rewards(1.0, 0.2), rewards(0.5, 0.1), weight=0.5) == pytest.approx([1.35, 0.15])
+    assert contrastive_reward(rewards(1.0, 0.2), rewards(0.5, 0.1), weight=0.5) == pytest.approx([1.35, 0.2])
     assert contrastive_reward(rewards(1.0, 0.2), rewards(0.5, 0.1), weight=0.0) == [1.0, 0.2]
 
 
