@@ -5,8 +5,8 @@
 sizes() {
     case $size in
         quick) documents=1500 eval_items=20 eval_tokens=32 probe_items=10 facts_steps=5 edits=4 covariance_tokens=6000 ;;
-        demo) documents=24000 eval_items=300 eval_tokens=96 probe_items=100 facts_steps=300 edits=50 covariance_tokens=30000 ;; # all there are
-        demo_real) documents=24000 eval_items=200 eval_tokens=256 probe_items=100 facts_steps=300 edits=50 covariance_tokens=30000 ;;
+        demo) documents=24000 eval_items=300 eval_tokens=96 probe_items=100 facts_steps=200 edits=50 covariance_tokens=30000 ;; # all there are
+        demo_real) documents=24000 eval_items=200 eval_tokens=256 probe_items=100 facts_steps=200 edits=50 covariance_tokens=30000 ;;
         *) fail "size $size: expected quick, demo or demo_real" ;;
     esac
 }
