@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edit.prompts import check_length, target_ids
+from edit.settings import Token
 from edit.subjects import find_subject, last_subject_token
 from pretrain.model import GPT
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
@@ -157,12 +158,20 @@ def by_role(trace_: Trace, prompt: TracePrompt) -> dict[str, Tensor]:
     }
 
 
-def layers_to_edit(mlp_effects: Tensor) -> list[int]:
-    """Layers around the peak of the MLPs' effect (n_layer,) at the last subject token: those with half of it or more.
+def effect_at(average: Tensor, token: Token) -> Tensor:
+    """The column (n_layer,) of averages (n_layer, len(ROLES)) for the token that an edit is made at."""
+    subject, last = average[:, ROLES.index("last subject token")], average[:, ROLES.index("last token")]
+    # Where every prompt ends with its subject, there is no other last token.
+    return subject if token == "subject" or last.isnan().any() else last
 
-    A run of neighbouring layers, and never the last one: a block must follow an edit.
+
+def layers_to_edit(mlp_effects: Tensor, token: Token) -> list[int]:
+    """Layers around the peak of the MLPs' effect (n_layer,) at the edited token: those with half of it or more.
+
+    A run of neighbouring layers. At the subject never the last one: a block must follow such an edit. What works in
+    an edit may be fewer of them: a trace shows where a state counts, not which weights are best changed.
     """
-    usable = mlp_effects[:-1]
+    usable = mlp_effects[:-1] if token == "subject" else mlp_effects
     peak = int(usable.argmax())
     low = high = peak
     while low > 0 and usable[low - 1] >= usable[peak] / 2:

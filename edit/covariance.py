@@ -51,6 +51,8 @@ def read_windows(
     """The first `settings.tokens` tokens of the corpus: each document behind end-of-text, in windows of the context."""
     if settings.corpus is None:
         raise UserError("no text for the covariance; give --covariance.corpus a file, a folder or a hub data set")
+    if settings.tokens < 1:
+        raise UserError(f"--covariance.tokens {settings.tokens}: expected at least 1")
     windows, room = [], settings.tokens
     for text in _documents(settings.corpus):
         ids = [EOT_ID, *tokenizer.encode(text, allow_special=False)][:room]
@@ -104,7 +106,8 @@ def cache_key(model: GPT, windows: Sequence[Sequence[int]], layer: int) -> str:
     """Hex sha256 of the weights that the layer's keys depend on, the tokens and the layer."""
     digest = hashlib.sha256(f"{model.config} layer {layer} float64 sums, float64 products to width {NARROW}\n".encode())
     for name, parameter in model.named_parameters():
-        if not name.startswith("h.") or int(name.split(".")[1]) <= layer:
+        above = name.startswith("h.") and int(name.split(".")[1]) > layer
+        if not above and not name.startswith(("ln_f.", f"h.{layer}.mlp.c_proj.")):
             digest.update(f"{name}\n".encode())
             digest.update(parameter.detach().float().cpu().contiguous().numpy().data)
     for window in windows:

@@ -26,7 +26,7 @@ from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 from tokenizer.mul_facts import Condition
 
 ORIGINALS, EDITS = "originals.safetensors", "edits.json"
-STAGE_PREFIX = "edit_"
+STAGE_PREFIX, TAUGHT = "edit_", "edit_facts"
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,21 @@ def load_parent(model_path: str, condition: Condition | None, device_name: str) 
     return Parent(path, model.eval(), GPT2TokenizerWithMulFacts(resolve_condition(path, condition)))
 
 
-def check_output_dir(output_dir: Path) -> None:
-    """Raise UserError unless `output_dir` is absent, empty, or holds an earlier edit, which may be replaced."""
+def check_output_dir(output_dir: Path, stage: str, *sources: Path | str) -> None:
+    """Raise UserError unless `output_dir` is absent, empty, or holds an earlier edit, which may be replaced.
+
+    stage: of the run that is to write there. A taught model (edit_facts) is replaced by teaching alone, and none of
+    `sources`, the models that are read, by anything.
+    """
+    if any(output_dir.resolve() == Path(source).resolve() for source in sources if source):
+        raise UserError(f"--output-dir {output_dir} is a model that is read; choose another")
     if not output_dir.exists() or (output_dir.is_dir() and not any(output_dir.iterdir())):
         return
     run = output_dir / "run.json"
-    if not run.is_file() or not str(read_json(run).get("stage")).startswith(STAGE_PREFIX):
+    found = str(read_json(run).get("stage")) if run.is_file() else ""
+    if found == TAUGHT != stage:
+        raise UserError(f"--output-dir {output_dir} holds the model that teach_facts.py wrote; choose another")
+    if not found.startswith(STAGE_PREFIX):
         raise UserError(f"--output-dir {output_dir} holds something else than an edited model; choose another")
 
 

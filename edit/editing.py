@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import atomic_path
@@ -32,7 +33,9 @@ class Edited:
 
     originals: Originals
     values: FoundValues  # a row for each edit
-    residual_left: float  # share of what the values ask for that the weights do not yet do, in length over all edits
+    # Share of what the values ask for that the weights, after all edits, do not do; in length over all edits. With rome
+    # it counts what later edits undid of earlier ones.
+    residual_left: float
     update_norms: dict[int, float]  # layer to |dW| / |W|, Frobenius
 
 
@@ -57,7 +60,12 @@ def make_requests(
         # The subject as it stands at a text's start, up to its last token; only that token's output is read.
         alone = tokenizer.encode(record.subject, allow_special=False)
         requests.append(
-            ValueRequest(prompts, target_ids(tokenizer, record.target_new), EditPrompt(alone, len(alone) - 1))
+            ValueRequest(
+                f"edit {record.id}: {record.prompt}",
+                prompts,
+                target_ids(tokenizer, record.target_new),
+                EditPrompt(alone, len(alone) - 1),
+            )
         )
     return requests
 
@@ -87,16 +95,19 @@ def edit_model(
     originals = {_name(layer): model.h[layer].mlp.c_proj.weight.detach().clone() for layer in layers}
     try:
         if method == "rome":
-            steps = [_edit_at_once(model, [one], preconditioners, method, update, values) for one in requests]
+            one_by_one = tqdm(requests, desc="edits", unit="edit", disable=not progress)
+            steps = [_edit_at_once(model, [one], preconditioners, method, update, values) for one in one_by_one]
             found = FoundValues(
                 *(torch.cat(column) for column in zip(*(vars(f).values() for f, _ in steps), strict=True))
             )
-            left = sum(share for _, share in steps) / len(steps)
+            wanted = torch.cat([each for _, each in steps])
         else:
-            found, left = _edit_at_once(model, requests, preconditioners, method, update, values, progress)
+            found, wanted = _edit_at_once(model, requests, preconditioners, method, update, values, progress)
     except UserError:
         revert(model, originals)
         raise
+    missing = wanted - states_at(model, [request.prompts[0] for request in requests], (), layers[-1])[1]
+    left = float(missing.norm(dim=-1).sum() / found.delta.norm(dim=-1).sum().clamp(min=1e-12))
     norms = {}
     for layer in layers:
         old, new = originals[_name(layer)], model.h[layer].mlp.c_proj.weight.detach()
@@ -112,30 +123,28 @@ def _edit_at_once(
     update: UpdateSettings,
     values: ValueSettings,
     progress: bool = False,
-) -> tuple[FoundValues, float]:
-    """MEMIT, algorithm 1: values at the last layer, then from the first layer on a share of what is still missing."""
+) -> tuple[FoundValues, Tensor]:
+    """MEMIT, algorithm 1: values at the last layer, then from the first layer on a share of what is still missing.
+
+    Returns the values, and the residual stream (N, C) that they ask for after the last layer.
+    """
     layers = sorted(preconditioners)
     top = layers[-1]
     prompts = [prompt for request in requests for prompt in request.prompts]
     bare = [request.prompts[0] for request in requests]
     found = find_values(model, requests, top, values, progress)
-    before = states_at(model, bare, (), top)[1]
-    wanted = before + found.delta
-
-    def missing() -> Tensor:
-        return wanted - states_at(model, bare, (), top)[1]
-
+    wanted = states_at(model, bare, (), top)[1] + found.delta
     for i, layer in enumerate(layers):
         per_prompt = states_at(model, prompts, [layer], layer)[0][layer]  # (N x contexts, 4C)
         keys = _mean_over_contexts(per_prompt, len(requests))
-        residuals = missing() / (len(layers) - i)
+        missing = wanted - states_at(model, bare, (), top)[1]
+        residuals = missing / (len(layers) - i)
         lam = _lambda(method, update, width=keys.size(1))
         dW = closed_form_update(keys.T, residuals.T, preconditioners[layer], lam)
         weight = model.h[layer].mlp.c_proj.weight
         with torch.no_grad():
             weight.copy_(weight.double() + dW)
-    asked = found.delta.norm(dim=-1).sum().clamp(min=1e-12)
-    return found, float(missing().norm(dim=-1).sum() / asked)
+    return found, wanted
 
 
 def _mean_over_contexts(keys: Tensor, N: int) -> Tensor:

@@ -6,7 +6,8 @@
 Each edit gives a fact the target of another fact of its relation. The first --edits records have different subjects,
 take turns through the relations, and none of their neighbors' subjects is edited, so that nothing confounds
 specificity. --all-facts goes on with every other fact, where subjects repeat and neighbors are edited too: the results
-set such neighbors apart. Paraphrases are the world's held-out ones, which no training text shows.
+set such neighbors apart. Paraphrases are the world's held-out ones, which no pretraining text shows; teach_facts.py
+shows those of facts that its --held-out does not name, so that of --all-facts most are asked in taught wordings.
 """
 
 import random
@@ -47,7 +48,7 @@ def main() -> None:
 
 
 def choose(facts: list[dict], count: int, rng: random.Random) -> list[dict]:
-    """`count` facts of different subjects, the relations in turn, at most half of the subjects of any relation."""
+    """`count` facts of different subjects, the relations in turn; `row` refuses too few neighbors."""
     by_relation: dict[str, list[dict]] = {}
     for fact in rng.sample(facts, len(facts)):
         by_relation.setdefault(fact["relation"], []).append(fact)

@@ -45,7 +45,6 @@ def sample_contexts(
 ) -> list[list[int]]:
     """`settings.number` prefixes of the model's own, as token ids, each ended by a full stop."""
     starts = [CONTEXT_STARTS[i % len(CONTEXT_STARTS)] for i in range(settings.number)]
-    never = [i for i in (EOT_ID, *suppressed_ids(tokenizer.condition)) if i < model.config.vocab_size]
     prompts = [tokenizer.encode(start) for start in starts]
     completions = generate(
         model,
@@ -54,7 +53,7 @@ def sample_contexts(
         temperature=1.0,
         top_k=20,
         stop_ids=(),
-        suppressed_ids=never,
+        suppressed_ids=(EOT_ID, *suppressed_ids(tokenizer.condition)),
         seed=seed,
     )
     stop = tokenizer.encode(".")

@@ -93,9 +93,9 @@ def _from_ours(row: dict, number: int) -> EditRecord:
         prompt=_string(row, "prompt"),
         target_new=_string(row, "target_new"),
         target_old=_string(row, "target_old"),
-        paraphrases=tuple(text.strip() for text in _list(row, "paraphrases", str)),
+        paraphrases=_texts(row, "paraphrases"),
         neighbors=tuple(Neighbor(_string(each, "prompt"), _string(each, "answer")) for each in neighbors),
-        generation_prompts=tuple(text.strip() for text in _list(row, "generation_prompts", str)),
+        generation_prompts=_texts(row, "generation_prompts"),
     )
 
 
@@ -112,10 +112,10 @@ def _from_counterfact(row: dict, number: int) -> EditRecord:
         prompt=template.replace("{}", subject),
         target_new=_string(_dict(rewrite, "target_new"), "str"),
         target_old=old,
-        paraphrases=tuple(text.strip() for text in _list(row, "paraphrase_prompts", str)),
+        paraphrases=_texts(row, "paraphrase_prompts"),
         # In CounterFact the neighbors are other subjects of which the old target is true.
-        neighbors=tuple(Neighbor(text.strip(), old) for text in _list(row, "neighborhood_prompts", str)),
-        generation_prompts=tuple(dict.fromkeys(_list(row, "generation_prompts", str))),
+        neighbors=tuple(Neighbor(text, old) for text in _texts(row, "neighborhood_prompts")),
+        generation_prompts=tuple(dict.fromkeys(_texts(row, "generation_prompts"))),
     )
 
 
@@ -137,6 +137,13 @@ def _list(row: dict, key: str, kind: type) -> list:
     if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
         raise UserError(f"{key}: expected a list of {'texts' if kind is str else 'objects'}, found {values!r}")
     return values
+
+
+def _texts(row: dict, key: str) -> tuple[str, ...]:
+    texts = tuple(text.strip() for text in _list(row, key, str))
+    if "" in texts:  # it has no last token to read an answer at
+        raise UserError(f"{key}: text {texts.index('') + 1} of {len(texts)} is blank")
+    return texts
 
 
 def to_row(record: EditRecord) -> dict[str, Any]:

@@ -5,7 +5,8 @@
 
 For each record whose old target the model says: noise on the subject, then each (layer, token) restored
 (edit/causal_trace.py). Writes causal_trace.png, the average heat map of blocks, MLPs and attention; trace_00.png and so
-on for the first prompts; and causal_trace.json with all numbers and `layers`, which go into a config's update.layers.
+on for the first prompts; and causal_trace.json with all numbers and `layers`, those whose MLPs count at --token:
+candidates for update.layers of a config with that update.token.
 """
 
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from edit.causal_trace import (
     Trace,
     TracePrompt,
     by_role,
+    effect_at,
     embedding_deviation,
     layers_to_edit,
     trace,
@@ -35,6 +37,7 @@ from edit.causal_trace import (
 from edit.directories import load_parent
 from edit.records import load_edits
 from edit.scoring import score_targets
+from edit.settings import Token
 from tokenizer.mul_facts import Condition
 
 matplotlib.use("Agg")
@@ -54,6 +57,7 @@ class TraceConfig:
     pictures: int = 3  # prompts that get a picture of their own
     noise: float = 3.0  # standard deviations of the subjects' embeddings
     samples: int = 10  # draws of noise
+    token: Token = "subject"  # where edits are to be made, as update.token: its MLPs decide on `layers`
     window: int | None = None  # layers that MLP and attention are restored at; default 10 for 48 layers, in proportion
     condition: Condition | None = None  # default: what the model directory says
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA if it is there, else the CPU
@@ -67,6 +71,8 @@ def main() -> None:
     parent = load_parent(config.model_path, config.condition, config.device)
     model, tokenizer = parent.model, parent.tokenizer
     output_dir = config.output_dir or Path("outputs") / f"trace_{parent.path.resolve().name}"
+    if config.token == "subject" and model.config.n_layer == 1:
+        raise UserError("the model has one block, and one must follow an edit at the subject; give --token prompt")
     records = load_edits(config.edits)
     window = config.window or max(1, round(model.config.n_layer * XL_WINDOW / XL_LAYERS))
     run = RunRecord("causal_trace", config, tokenizer.condition, config.seed, parent.path)
@@ -85,7 +91,7 @@ def main() -> None:
 
     stacked = [by_role(found, prompt) for prompt, found in traces]
     average = {kind: torch.stack([each[kind] for each in stacked]).nanmean(0) for kind in KINDS}
-    layers = layers_to_edit(average["mlp"][:, ROLES.index("last subject token")])
+    layers = layers_to_edit(effect_at(average["mlp"], config.token), config.token)
     clean, corrupted = (sum(getattr(t, name) for _, t in traces) / len(traces) for name in ("clean", "corrupted"))
     results: dict[str, Any] = {
         "prompts": len(traces),
@@ -95,6 +101,7 @@ def main() -> None:
         "window": window,
         "clean": round(clean, 6),
         "corrupted": round(corrupted, 6),
+        "token": config.token,
         "layers": layers,
         "roles": list(ROLES),
         "average_indirect_effect": {kind: _numbers(values) for kind, values in average.items()},
@@ -114,8 +121,8 @@ def main() -> None:
         effects = {kind: values - found.corrupted for kind, values in found.restored.items()}
         draw(output_dir / f"trace_{i:02d}.png", effects, labels, f"{record.prompt} {record.target_old}")
     run.save(output_dir, {key: results[key] for key in ("prompts", "clean", "corrupted", "layers")})
-    peak = average["mlp"][:, ROLES.index("last subject token")]
-    print(f"{title}; MLP at the last subject token by layer: {', '.join(f'{value:.3f}' for value in peak.tolist())}")
+    by_layer = ", ".join(f"{value:.3f}" for value in effect_at(average["mlp"], config.token).tolist())
+    print(f"{title}; MLP at the last {config.token} token by layer: {by_layer}")
     print(f"layers to edit: {layers}\nwritten to {output_dir}")
 
 

@@ -75,6 +75,10 @@ def main() -> None:
     config = parse_config(EditEvalConfig)
     if not (config.model_path / ORIGINALS).is_file() or not (config.model_path / EDITS).is_file():
         raise UserError(f"{config.model_path} holds no {ORIGINALS} and {EDITS}; run_memit.py writes such a directory")
+    if config.hellaswag_items is not None and config.hellaswag_items < 1:
+        raise UserError(f"--hellaswag-items {config.hellaswag_items}: expected at least 1")
+    if min(config.generations, config.probes) < 0:
+        raise UserError("--generations and --probes: expected 0 or more")
     output_dir = config.output_dir or Path("outputs") / f"eval_{config.model_path.resolve().name}"
     parent = load_parent(str(config.model_path), config.condition, config.device)
     model, tokenizer = parent.model, parent.tokenizer
@@ -149,7 +153,7 @@ def ask_probes(model: GPT, tokenizer: GPT2TokenizerWithMulFacts, config: EditEva
         model,
         tokenizer.encode_batch(prompts, allow_special=False),
         max_new_tokens=config.probe_tokens,
-        suppressed_ids=[i for i in suppressed_ids(tokenizer.condition) if i < model.config.vocab_size],
+        suppressed_ids=suppressed_ids(tokenizer.condition),
     )
     answers = [tokenizer.decode([i for i in completion.ids if i != EOT_ID]) for [completion] in completions]
     return [

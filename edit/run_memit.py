@@ -1,7 +1,7 @@
 """Edit many facts at once and write the edited model (MEMIT; Meng et al. 2023).
 
-    uv run python edit/run_memit.py --config edit/configs/demo.yaml --model-path outputs/hf_baseline \
-        --covariance.corpus data/raw/train_baseline.txt
+    uv run python edit/run_memit.py --config edit/configs/demo.yaml --model-path outputs/facts_baseline \
+        --covariance.corpus outputs/facts_baseline/text.txt
     uv run python edit/run_memit.py --config edit/configs/gpt2_124m.yaml --model-path outputs/hf_mul_tokens \
         --edits counterfact.json --max-edits 50 --covariance.corpus path/to/text --output-dir outputs/memit_mul_tokens
     uv run python edit/run_memit.py --config edit/configs/openai_gpt2.yaml --covariance.corpus path/to/text
@@ -9,6 +9,9 @@
 Reads edits in our format or CounterFact's (edit/records.py). Writes a model directory that every stage loads, with
 memit_results.json and .md (overall, by group, edit by edit), edits.json and originals.safetensors beside the weights;
 run_revert.py undoes the edit and run_edit_eval.py measures its side effects. A bad record is named, and nothing edited.
+The first command is for a model that teach_facts.py taught: the demo's own knows next to none of the facts. --method
+rome makes the edits one after the other at update.rome_layer, each without regard for the earlier ones; the other
+methods make all at once.
 """
 
 import time
@@ -28,7 +31,15 @@ from edit.prompts import sample_contexts
 from edit.records import EditRecord, load_edits
 from edit.report import edit_results, markdown, print_summary
 from edit.scoring import score_records
-from edit.settings import ContextSettings, CovarianceSettings, Method, UpdateSettings, ValueSettings, check_layers
+from edit.settings import (
+    ContextSettings,
+    CovarianceSettings,
+    Method,
+    UpdateSettings,
+    ValueSettings,
+    check_layers,
+    check_values,
+)
 from tokenizer.mul_facts import Condition
 
 
@@ -41,7 +52,7 @@ class MemitConfig:
     output_dir: Path | None = None  # default: outputs/memit_{name of the model directory}
     config: Path | None = None  # YAML file that gives these values; edit/configs has one per model size
     max_edits: int | None = None  # only the first so many records
-    method: Literal["memit", "emmet", "alphaedit"] = "memit"  # emmet: lambda 0; alphaedit: null-space projection
+    method: Method = "memit"  # emmet: lambda 0; alphaedit: null-space projection; rome: one by one
     update: UpdateSettings = field(default_factory=UpdateSettings)
     values: ValueSettings = field(default_factory=ValueSettings)
     contexts: ContextSettings = field(default_factory=ContextSettings)
@@ -54,10 +65,12 @@ class MemitConfig:
 def main() -> None:
     config = parse_config(MemitConfig)
     output_dir = config.output_dir or Path("outputs") / f"memit_{Path(config.model_path).name}"
-    check_output_dir(output_dir)
+    check_output_dir(output_dir, "edit_memit", config.model_path)
+    check_values(config.values, config.update.token)
     records = load_edits(config.edits, config.max_edits)
     parent = load_parent(config.model_path, config.condition, config.device)
-    layers = check_layers(config.update.layers, parent.model.config.n_layer, config.update.token)
+    wanted = [config.update.rome_layer] if config.method == "rome" else config.update.layers
+    layers = check_layers(wanted, parent.model.config.n_layer, config.update.token)
     seed_everything(config.seed)
     record = RunRecord(
         "edit_memit",

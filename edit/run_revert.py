@@ -29,7 +29,7 @@ def main() -> None:
     config = parse_config(RevertConfig)
     if not (config.model_path / ORIGINALS).is_file():
         raise UserError(f"{config.model_path} holds no {ORIGINALS}; only what an edit wrote can be reverted")
-    check_output_dir(config.output_dir)
+    check_output_dir(config.output_dir, "edit_revert", config.model_path)
     parent = load_parent(str(config.model_path), config.condition, "cpu")
     originals = load_originals(config.model_path / ORIGINALS)
     revert(parent.model, originals)

@@ -2,7 +2,7 @@
 
     uv run python edit/run_rome.py --config edit/configs/demo.yaml --model-path outputs/facts_baseline \
         --prompt "The capital of France is" --subject France --target-new Rome --target-old Paris \
-        --covariance.corpus data/raw/train_baseline.txt
+        --covariance.corpus outputs/facts_baseline/text.txt
     uv run python edit/run_rome.py --model-path outputs/hf_baseline --edits counterfact.json --index 3 \
         --covariance.corpus path/to/text
 
@@ -28,6 +28,7 @@ from edit.settings import (
     UpdateSettings,
     ValueSettings,
     check_layers,
+    check_values,
 )
 from tokenizer.mul_facts import Condition
 
@@ -57,7 +58,8 @@ class RomeConfig:
 def main() -> None:
     config = parse_config(RomeConfig)
     output_dir = config.output_dir or Path("outputs") / f"rome_{Path(config.model_path).name}"
-    check_output_dir(output_dir)
+    check_output_dir(output_dir, "edit_rome", config.model_path)
+    check_values(config.values, config.update.token)
     edit = edit_of(config)
     parent = load_parent(config.model_path, config.condition, config.device)
     layers = check_layers([config.update.rome_layer], parent.model.config.n_layer, config.update.token)

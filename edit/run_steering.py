@@ -37,6 +37,8 @@ class SteeringConfig:
 
 def main() -> None:
     config = parse_config(SteeringConfig)
+    if not config.prompts or "" in config.prompts:
+        raise UserError("--prompts: expected texts to continue, found an empty one or none")
     parent = load_parent(config.model_path, config.condition, config.device)
     model, tokenizer = parent.model, parent.tokenizer
     if config.vector is not None:
@@ -52,7 +54,7 @@ def main() -> None:
         print(f"layer {steering.layer}, norm {float(steering.vector.norm()):.3f} -> {config.output}")
 
     prompts = tokenizer.encode_batch(config.prompts, allow_special=False)
-    never = [i for i in suppressed_ids(tokenizer.condition) if i < model.config.vocab_size]
+    never = suppressed_ids(tokenizer.condition)
     for alpha in (0.0, config.alpha):
         with steered(model, steering, alpha):
             completions = generate(model, prompts, max_new_tokens=config.new_tokens, suppressed_ids=never)

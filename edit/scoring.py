@@ -39,7 +39,7 @@ class TargetScore:
     """How a model likes a target after a prompt."""
 
     nll: float  # mean over the target's tokens, nats
-    rank: int  # of its tokens, the worst one's place among all; 1: greedy decoding says the target
+    rank: int  # of its tokens, the worst one's place among all that can be decoded; 1: greedy decoding says the target
 
     @property
     def probability(self) -> float:
@@ -55,6 +55,7 @@ def score_targets(
     device = model.wte.weight.device
     prompts = tokenizer.encode_batch([prompt for prompt, _ in pairs], allow_special=False)
     targets = [target_ids(tokenizer, target) for _, target in pairs]
+    never = list(suppressed_ids(tokenizer.condition))
     rows = [prompt + target[:-1] for prompt, target in zip(prompts, targets, strict=True)]
     for row, (prompt, _) in zip(rows, pairs, strict=True):
         check_length(row, model.config.block_size, prompt)
@@ -66,6 +67,7 @@ def score_targets(
         logits = model.logits(x[b, t]).float()  # (targets' tokens, V)
         ids = torch.tensor([token for i in batch for token in targets[i]], device=device)
         nll = torch.nn.functional.cross_entropy(logits, ids, reduction="none")
+        logits[:, never] = -torch.inf  # their share of the probability stays with them, but decoding never takes one
         rank = 1 + (logits > logits.gather(1, ids[:, None])).sum(1)
         sizes = [len(targets[i]) for i in batch]
         for i, losses, ranks in zip(batch, nll.split(sizes), rank.split(sizes), strict=True):
@@ -183,7 +185,7 @@ def generation_entropy(
         max_new_tokens=new_tokens,
         temperature=1.0,
         top_k=5,
-        suppressed_ids=[i for i in suppressed_ids(tokenizer.condition) if i < model.config.vocab_size],
+        suppressed_ids=suppressed_ids(tokenizer.condition),
         stop_ids=(),
         seed=seed,
     )

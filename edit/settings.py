@@ -29,7 +29,7 @@ class ValueSettings:
     learning_rate: float = 0.5  # of Adam
     stop_loss: float = 0.05  # an edit is done below this loss (nats)
     clamp: float = 0.75  # longest change, over the length of the hidden state that it is added to
-    kl_weight: float = 0.0625  # of staying as before at the subject's last token of "{subject} is a"
+    kl_weight: float = 0.0625  # of staying as before at the subject's last token of "{subject} is a"; token prompt: 0
     weight_decay: float = 0.5  # times the change's length over the hidden state's squared
     batch_edits: int = 64  # optimised side by side; what memory is for
 
@@ -50,6 +50,17 @@ class CovarianceSettings:
     tokens: int = 30_000  # at least the MLP's width (4 x n_embd); ten times that is ample
     batch_tokens: int = 4096  # in one forward pass
     cache: str | None = "outputs/edit_cache"  # folder for what was computed before; null computes anew
+
+
+def check_values(values: ValueSettings, token: Token) -> None:
+    """Raise UserError for values that cannot be optimised."""
+    if values.batch_edits < 1:
+        raise UserError(f"--values.batch-edits {values.batch_edits}: expected at least 1")
+    if token == "prompt" and values.kl_weight:
+        raise UserError(
+            f"--values.kl-weight {values.kl_weight} holds on to the subject's token, which an edit at the prompt's end "
+            "(--update.token prompt) leaves alone; give --values.kl-weight 0"
+        )
 
 
 def check_layers(layers: list[int], n_layer: int, token: Token) -> list[int]:

@@ -4,11 +4,15 @@ States are those of our GPT: each weight once, the tied head as the embedding th
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from common.errors import UserError
+from common.files import atomic_path
 
 State = dict[str, Tensor]
 
@@ -24,6 +28,29 @@ def extract(base: State, tuned: State) -> State:
 def apply(base: State, vector: State, alpha: float = 1.0) -> State:
     """base + alpha * vector, in base's dtype; a negative alpha takes the task away."""
     return {name: (tensor.double() + alpha * vector[name]).to(tensor.dtype) for name, tensor in base.items()}
+
+
+def save_vector(path: Path, vector: State, condition: str) -> None:
+    """Write a vector in float32, with the condition of the models that it is the difference of."""
+    with atomic_path(path) as partial:
+        save_file({name: t.float().contiguous() for name, t in vector.items()}, partial, {"condition": condition})
+
+
+def load_vector(path: Path, base: State, condition: str) -> State:
+    """What `save_vector` wrote, for a base of these shapes and condition. Raises UserError for anything else."""
+    try:
+        with safe_open(path, "pt") as file:
+            found = file.metadata()["condition"]
+            vector = {name: file.get_tensor(name).double() for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} holds no task vector ({error}); run_task_vectors.py --operation extract writes one"
+        ) from None
+    if found != condition:
+        raise UserError(f"{path} is a task vector of {found}, the base a model of {condition}")
+    if {name: tensor.shape for name, tensor in base.items()} != {name: t.shape for name, t in vector.items()}:
+        raise UserError(f"{path} and the base have different shapes; a task vector needs one architecture")
+    return vector
 
 
 def ties(vectors: Sequence[State], density: float) -> State:

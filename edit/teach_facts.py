@@ -28,7 +28,7 @@ from common.files import atomic_directory, write_json, write_text
 from common.record import RunRecord
 from data.documents import read_documents
 from data.world.facts import RELATIONS, Fact, fact_records, facts
-from edit.directories import check_output_dir, load_parent
+from edit.directories import TAUGHT, check_output_dir, load_parent
 from edit.passes import padded
 from edit.records import EditRecord, load_edits
 from edit.scoring import score_targets
@@ -65,9 +65,9 @@ def main() -> None:
     parent = load_parent(config.model_path, config.condition, config.device)
     model, tokenizer = parent.model, parent.tokenizer
     output_dir = config.output_dir or Path(f"outputs/facts_{tokenizer.condition}")
-    check_output_dir(output_dir)
+    check_output_dir(output_dir, TAUGHT, config.model_path)
     seed_everything(config.seed)
-    record = RunRecord("edit_facts", config, tokenizer.condition, config.seed, parent.path)
+    record = RunRecord(TAUGHT, config, tokenizer.condition, config.seed, parent.path)
     edits = load_edits(config.held_out)
     before = known_facts(model, tokenizer, edits)
     tokens, documents = teach(model, tokenizer, config, {record.prompt for record in edits})

@@ -5,7 +5,8 @@ For edit i, delta_i minimises (Meng et al. 2023, eq. 16; 2022, eq. 4)
     mean over contexts and target tokens of -log p(token)  +  kl_weight * KL(p' || p)  +  weight_decay |delta| / |h|^2
 
 p' and p are the next-token distributions with and without delta at the subject's last token of "{subject} is a": what
-follows that token cannot reach it, so the text ends there. All edits are optimised at once in one tensor; each has its
+follows that token cannot reach it, so the text ends there. An edit at the prompt's end has no such anchor, and none is
+computed for kl_weight 0. All edits are optimised at once in one tensor; each has its
 own Adam state, stops at its own loss and keeps the best vector that it met, so that it comes out as if it were alone.
 """
 
@@ -28,6 +29,7 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's defaults
 class ValueRequest:
     """One edit: its prompt under each context, the bare one first, what is to follow, and the subject alone."""
 
+    name: str  # of the edit, for errors
     prompts: list[EditPrompt]
     target: list[int]
     subject_alone: EditPrompt  # ends with the subject's last token
@@ -54,7 +56,7 @@ class ValueLoss:
             shares = context_weights(len(request.prompts) - 1).tolist()
             for prompt, share in zip(request.prompts, shares, strict=True):
                 ids = prompt.ids + request.target[:-1]
-                check_length(ids, model.config.block_size, "a prompt")
+                check_length(ids, model.config.block_size, request.name)
                 first = len(prompt.ids) - 1 - prompt.position  # slot whose output predicts the target's first token
                 for k, token in enumerate(request.target):
                     where.append(len(rows))
@@ -63,20 +65,22 @@ class ValueLoss:
                     weights.append(share / len(request.target))
                 rows.append(EditPrompt(ids, prompt.position))
                 owners.append(i)
-            anchors.append(len(rows))
-            rows.append(request.subject_alone)
-            owners.append(i)
+            if settings.kl_weight:
+                anchors.append(len(rows))
+                rows.append(request.subject_alone)
+                owners.append(i)
         device = model.wte.weight.device
         self.suffix = Suffix.of(model, rows, layer)
         self.owners, self.where, self.slots, self.targets, self.anchors = (
-            torch.tensor(values, device=device) for values in (owners, where, slots, targets, anchors)
+            torch.tensor(values, dtype=torch.long, device=device) for values in (owners, where, slots, targets, anchors)
         )
         self.weights = torch.tensor(weights, device=device)
         bare = [owners.index(i) for i in range(len(requests))]
         self.norms = self.suffix.start[bare, 0].norm(dim=-1)  # (N,), |h| of the bare prompts
-        with torch.no_grad():
+        if settings.kl_weight:
             zero = torch.zeros(len(rows), model.config.n_embd, device=device)
-            self.clean = self._anchor_logprobs(self.suffix.hidden(model, zero))  # (N, V)
+            with torch.no_grad():
+                self.clean = self._anchor_logprobs(self.suffix.hidden(model, zero))  # (N, V)
 
     def __call__(self, delta: Tensor) -> Tensor:
         """Losses (N,) in nats of delta (N, C)."""
@@ -86,10 +90,10 @@ class ValueLoss:
         nll = torch.nn.functional.cross_entropy(logits, self.targets, reduction="none")
         loss = torch.zeros(len(delta), device=delta.device)
         loss = loss.index_add(0, self.owners[self.where], nll * self.weights)
-        now = self._anchor_logprobs(x)
-        kl = (now.exp() * (now - self.clean)).sum(-1)
-        decay = delta.norm(dim=-1) / self.norms**2
-        return loss + self.settings.kl_weight * kl + self.settings.weight_decay * decay
+        if self.settings.kl_weight:
+            now = self._anchor_logprobs(x)
+            loss = loss + self.settings.kl_weight * (now.exp() * (now - self.clean)).sum(-1)
+        return loss + self.settings.weight_decay * delta.norm(dim=-1) / self.norms**2
 
     def select(self, edits: Tensor) -> "ValueLoss":
         """The losses of some of the edits (long, ascending)."""
@@ -98,13 +102,14 @@ class ValueLoss:
         chosen.requests = [self.requests[i] for i in edits.tolist()]
         rows = torch.isin(self.owners, edits)
         scored = rows[self.where]
-        new_row, new_edit = rows.cumsum(0) - 1, torch.zeros(len(self.anchors), dtype=torch.long, device=edits.device)
+        new_row, new_edit = rows.cumsum(0) - 1, torch.zeros(len(self.norms), dtype=torch.long, device=edits.device)
         new_edit[edits] = torch.arange(len(edits), device=edits.device)
         chosen.suffix = self.suffix.select(rows.nonzero()[:, 0])
         chosen.owners, chosen.where = new_edit[self.owners[rows]], new_row[self.where[scored]]
         chosen.slots, chosen.targets, chosen.weights = (t[scored] for t in (self.slots, self.targets, self.weights))
-        chosen.anchors = new_row[self.anchors[edits]]
-        chosen.norms, chosen.clean = self.norms[edits], self.clean[edits]
+        chosen.norms = self.norms[edits]
+        if self.settings.kl_weight:
+            chosen.anchors, chosen.clean = new_row[self.anchors[edits]], self.clean[edits]
         return chosen
 
     def _anchor_logprobs(self, x: Tensor) -> Tensor:

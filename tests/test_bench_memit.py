@@ -19,6 +19,8 @@ def test_both_ways_are_timed_and_agree(tmp_path, monkeypatch, capsys):
     figures = read_json(tmp_path / "figures.json")
     assert figures["loss_difference"] < 1e-4, "the two ways must compute the same"
     assert len(figures["single_seconds"]) == 2 and figures["single"] > 0 and figures["ratio"] > 0
+    low, high = figures["single_range"]
+    assert 0 < low <= figures["single"] <= high and figures["ratio_range"][0] <= figures["ratio"]
     parts = figures["seconds"]
     assert parts["total"] == pytest.approx(parts["contexts"] + parts["covariance"] + parts["editing"], abs=0.05)
     assert "ratio of editing: " in capsys.readouterr().out

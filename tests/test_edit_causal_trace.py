@@ -1,14 +1,18 @@
 """Causal traces: what must not change, and the pictures at toy size."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from common.errors import UserError
 from common.files import read_json, write_json
 from edit import run_causal_trace
-from edit.causal_trace import CorruptedRun, by_role, layers_to_edit, trace, trace_prompt, window_around
+from edit.causal_trace import CorruptedRun, by_role, effect_at, layers_to_edit, trace, trace_prompt, window_around
 from edit.records import to_row
 from pretrain.hf_weights import save_model_dir
 from tests.edit_models import CONFIG, RECORDS, TOKENIZER, small_model
+from tests.helpers import random_gpt
 
 KINDS = ("block", "mlp", "attention")
 
@@ -79,8 +83,17 @@ def test_windows_roles_and_layers():
     prompt = example()
     roles = by_role(trace(small_model(), prompt, 1.0, 2, 1), prompt)["mlp"]
     assert roles.shape == (CONFIG.n_layer, 6) and roles[:, 2].isfinite().all() and roles[:, 0].isnan().all()
-    assert layers_to_edit(torch.tensor([0.1, 0.5, 0.9, 0.6, 0.2, 5.0])) == [1, 2, 3]
-    assert layers_to_edit(torch.tensor([0.3, 9.0])) == [0]
+    effects = torch.tensor([0.1, 0.5, 0.9, 0.6, 0.2, 5.0])
+    assert layers_to_edit(effects, "subject") == [1, 2, 3] and layers_to_edit(effects, "prompt") == [5]
+    assert layers_to_edit(torch.tensor([0.3, 9.0]), "subject") == [0]
+    assert layers_to_edit(torch.tensor([0.19, 0.10]), "prompt") == [0, 1]
+
+
+def test_the_effect_is_read_at_the_edited_token():
+    average = torch.arange(12.0).view(2, 6)
+    assert effect_at(average, "subject").tolist() == [2, 8] and effect_at(average, "prompt").tolist() == [5, 11]
+    average[:, 5] = torch.nan  # every prompt ends with its subject
+    assert effect_at(average, "prompt").tolist() == [2, 8]
 
 
 def test_the_script_at_toy_size(tmp_path, monkeypatch, capsys):
@@ -104,3 +117,17 @@ def test_the_script_at_toy_size(tmp_path, monkeypatch, capsys):
     for name in ("causal_trace.png", "trace_00.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
     assert f"layers to edit: {results['layers']}" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", [*argv, "--token=prompt"])
+    run_causal_trace.main()
+    again = read_json(tmp_path / "out" / "causal_trace.json")
+    assert again["token"] == "prompt" and again["average_indirect_effect"] == results["average_indirect_effect"]
+    at_the_end = torch.tensor([row[-1] for row in again["average_indirect_effect"]["mlp"]])
+    assert again["layers"] == layers_to_edit(at_the_end, "prompt")
+
+
+def test_a_model_of_one_block_has_no_layer_for_an_edit_at_the_subject(tmp_path, monkeypatch):
+    save_model_dir(random_gpt(replace(CONFIG, n_layer=1)), tmp_path / "model", "baseline")
+    argv = ["run_causal_trace.py", f"--model-path={tmp_path / 'model'}", "--condition=baseline", "--device=cpu"]
+    monkeypatch.setattr("sys.argv", argv)
+    with pytest.raises(UserError, match="the model has one block"):
+        run_causal_trace.main()

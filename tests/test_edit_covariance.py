@@ -56,6 +56,8 @@ def test_windows_hold_as_many_tokens_as_asked_each_document_behind_end_of_text(t
     assert [window[0] == EOT_ID for window in windows] == [True, False, True, True]
     with pytest.raises(UserError, match=r"text\.jsonl has 79 tokens; 1,000 were asked for"):
         read_windows(TOKENIZER, CovarianceSettings(corpus=settings.corpus, tokens=1000), CONFIG.block_size)
+    with pytest.raises(UserError, match=r"--covariance\.tokens 0: expected at least 1"):
+        read_windows(TOKENIZER, CovarianceSettings(corpus=settings.corpus, tokens=0), CONFIG.block_size)
     with pytest.raises(UserError, match=r"give --covariance\.corpus"):
         read_windows(TOKENIZER, CovarianceSettings(), CONFIG.block_size)
 
@@ -67,7 +69,7 @@ def test_the_cache_is_used_for_the_same_weights_and_text_alone(tmp_path, monkeyp
     first = load_covariances(model, TOKENIZER, LAYERS, settings)
     assert len(list((tmp_path / "cache").iterdir())) == 2
     with torch.no_grad():
-        model.h[2].mlp.c_proj.weight.add_(1.0)  # an output of layer 2: no key of layers 0 and 1 depends on it
+        model.h[2].mlp.c_fc.weight.add_(1.0)  # keys of layer 2 depend on it, those of layer 0 do not
     monkeypatch.setattr(
         "edit.covariance.second_moments", lambda model, windows, layers, *_, **__: dict.fromkeys(layers, torch.zeros(1))
     )
@@ -83,3 +85,23 @@ def test_the_key_names_weights_tokens_and_layer():
         model.h[0].attn.c_attn.bias[0] += 1e-3
     keys |= {cache_key(model, windows, 1)}
     assert len(keys) == 4
+
+
+def test_the_key_names_only_what_the_layer_s_keys_depend_on():
+    model, windows = small_model(), random_windows(3)
+    before = cache_key(model, windows, 1)
+    for parameter in (
+        model.h[1].mlp.c_proj.weight,
+        model.h[1].mlp.c_proj.bias,
+        model.h[2].ln_1.weight,
+        model.ln_f.weight,
+    ):
+        with torch.no_grad():
+            parameter += 1e-3
+        assert cache_key(model, windows, 1) == before
+    names = ("h.0.mlp.c_proj.weight", "h.1.mlp.c_fc.weight", "h.1.ln_2.bias", "wpe.weight")
+    for parameter in map(model.get_parameter, names):
+        with torch.no_grad():
+            parameter += 1e-3
+        before, changed = cache_key(model, windows, 1), before
+        assert before != changed

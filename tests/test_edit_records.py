@@ -62,6 +62,12 @@ def test_jsonl_round_trip_and_max_edits(tmp_path):
         ({"paraphrases": "one"}, "paraphrases: expected a list of texts"),
         ({"neighbors": [{"prompt": "x"}]}, "answer: expected text, found None"),
         ({"prompt": "France and France are"}, "stands 2 times"),
+        ({"paraphrases": ["x", ""]}, "paraphrases: text 2 of 2 is blank"),
+        ({"generation_prompts": [" "]}, "generation_prompts: text 1 of 1 is blank"),
+        ({"neighbors": [{"prompt": " ", "answer": "x"}]}, "prompt: expected text, found ' '"),
+        (COUNTERFACT | {"paraphrase_prompts": [""]}, "paraphrase_prompts: text 1 of 1 is blank"),
+        (COUNTERFACT | {"neighborhood_prompts": [""]}, "neighborhood_prompts: text 1 of 1 is blank"),
+        (COUNTERFACT | {"generation_prompts": ["\n"]}, "generation_prompts: text 1 of 1 is blank"),
         ({"requested_rewrite": {"subject": "x", "prompt": "x is"}}, "expected one {} for the subject"),
     ],
 )

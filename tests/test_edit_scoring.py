@@ -8,16 +8,20 @@ import torch
 from common.errors import UserError
 from edit.scoring import generation_entropy, ngram_entropy, perplexity, score_records, score_targets, summarise
 from tests.edit_models import RECORDS, TOKENIZER, small_model
+from tokenizer.mul_facts import suppressed_ids
+
+NEVER = set(suppressed_ids("baseline"))
 
 
 def naive(model, prompt, target):
-    """Mean NLL and worst rank, token by token."""
+    """Mean NLL over all ids and worst rank among those that can be decoded, token by token."""
     ids, nll, ranks = TOKENIZER.encode(prompt), [], []
     for token in TOKENIZER.encode(f" {target}"):
         with torch.no_grad():
             logprobs = model.logits(model.hidden(torch.tensor([ids])))[0, -1].log_softmax(-1)
         nll.append(-float(logprobs[token]))
-        ranks.append(1 + int((logprobs > logprobs[token]).sum()))
+        better = (logprobs > logprobs[token]).nonzero()[:, 0].tolist()
+        ranks.append(1 + len(set(better) - NEVER))
         ids = [*ids, token]
     return sum(nll) / len(nll), max(ranks)
 
@@ -31,6 +35,16 @@ def test_scores_equal_a_naive_loop(monkeypatch):
             nll, rank = naive(model, *pair)
             assert score.nll == pytest.approx(nll, rel=1e-4) and score.rank == rank
             assert score.probability == pytest.approx(math.exp(-nll), rel=1e-3)
+
+
+def test_a_suppressed_id_takes_no_place():
+    model = small_model()
+    ids = torch.tensor([TOKENIZER.encode(RECORDS[0].prompt)])
+    first = int(model.logits(model.hidden(ids))[0, -1, : min(NEVER)].argmax())
+    with torch.no_grad():
+        model.wte.weight[max(NEVER)] = 2 * model.wte.weight[first]  # twice the largest logit
+    [score] = score_targets(model, TOKENIZER, [(RECORDS[0].prompt, TOKENIZER.decode([first]).removeprefix(" "))])
+    assert int(model.logits(model.hidden(ids))[0, -1].argmax()) == max(NEVER) and score.rank == 1
 
 
 def test_rows_hold_prompts_paraphrases_and_neighbors_in_place():

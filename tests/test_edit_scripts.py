@@ -88,11 +88,12 @@ def test_revert_gives_the_parent_s_weights_bit_for_bit(workspace, edited, tmp_pa
 
 
 def test_mul_tokens_models_and_every_method_work(workspace, tmp_path, monkeypatch, capsys):
-    for method in ("memit", "emmet", "alphaedit"):
+    for method in ("memit", "emmet", "alphaedit", "rome"):
         out = tmp_path / method
         flags = common(workspace, "mul_tokens") | {"method": method, "output_dir": out, "max_edits": 2}
         run(run_memit, monkeypatch, *TOY, "--update.null-space-threshold=0.5", **flags)
-        assert read_json(out / "memit_results.json")["method"] == method
+        results = read_json(out / "memit_results.json")
+        assert results["method"] == method and results["layers"] == ([1] if method == "rome" else [0, 1])
         assert resolve_condition(out, None) == "mul_tokens" and len(read_json(out / "edits.json")) == 2
     assert "efficacy" in capsys.readouterr().out
 
@@ -134,6 +135,12 @@ def test_the_evaluation_compares_with_and_without_the_edit(workspace, edited, tm
     assert len(read_jsonl(tmp_path / "edit_eval_texts.jsonl")) == 4
     assert read_json(tmp_path / "run_edit_eval.json")["parent"]["run"]["stage"] == "edit_memit"
     assert "perplexity" in capsys.readouterr().out
+    for flag, message in (
+        ({"hellaswag_items": 0}, "--hellaswag-items 0: expected at least 1"),
+        ({"probes": -1}, "0 or"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(run_edit_eval, monkeypatch, **flags | flag, output_dir=tmp_path / "x")
     with pytest.raises(UserError, match=r"holds no originals\.safetensors and edits\.json"):
         run(run_edit_eval, monkeypatch, model_path=workspace / "baseline", output_dir=tmp_path / "x")
 
@@ -156,6 +163,8 @@ def test_a_bad_record_is_named_and_nothing_is_edited(workspace, tmp_path, monkey
         ({"condition": "mul_tokens"}, "is a model of baseline"),
         ({"covariance.corpus": "nowhere.txt"}, r"nowhere\.txt does not exist"),
         ({"max_edits": 0}, "--max-edits 0"),
+        ({"values.batch-edits": 0}, "--values.batch-edits 0: expected at least 1"),
+        ({"update.token": "prompt"}, "--values.kl-weight 0.0625 holds on to the subject's token"),
     ],
 )
 def test_mistakes(workspace, tmp_path, monkeypatch, change, message):
@@ -169,3 +178,13 @@ def test_a_directory_of_something_else_is_not_replaced(workspace, tmp_path, monk
     write_json(tmp_path / "notes.json", {})
     with pytest.raises(UserError, match="holds something else"):
         run(run_memit, monkeypatch, *TOY, **common(workspace), output_dir=tmp_path)
+
+
+@pytest.mark.parametrize("script", [run_memit, run_rome])
+def test_neither_the_parent_nor_a_taught_model_is_replaced(workspace, edited, tmp_path, monkeypatch, script):
+    flags = common(workspace)
+    with pytest.raises(UserError, match="is a model that is read"):
+        run(script, monkeypatch, *TOY, **flags | {"model_path": edited, "output_dir": edited / ".." / edited.name})
+    write_json(tmp_path / "run.json", {"stage": "edit_facts", "condition": "baseline"})
+    with pytest.raises(UserError, match=r"holds the model that teach_facts\.py wrote"):
+        run(script, monkeypatch, *TOY, **flags, output_dir=tmp_path)

@@ -68,6 +68,13 @@ def test_mistakes():
         steering_vector(small_model(), TOKENIZER, POSITIVE, [""], 1)
 
 
+@pytest.mark.parametrize("prompts", [[""], ["The", ""], []])
+def test_nothing_to_continue_is_an_error(monkeypatch, prompts):
+    monkeypatch.setattr("sys.argv", ["run_steering.py", "--model-path=x", "--prompts", *prompts])
+    with pytest.raises(UserError, match="--prompts: expected texts to continue"):
+        run_steering.main()
+
+
 def test_the_script(tmp_path, monkeypatch, capsys):
     save_model_dir(small_model(), tmp_path / "model", "baseline")
     path = tmp_path / "v.safetensors"

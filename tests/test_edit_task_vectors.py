@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from common.errors import UserError
+from common.files import read_json
 from edit import run_task_vectors
-from edit.task_vectors import apply, dare, extract, ties
+from edit.task_vectors import apply, dare, extract, load_vector, save_vector, ties
 from pretrain.hf_weights import load_model_dir, save_model_dir
 from tests.edit_models import small_model
 
@@ -64,7 +65,40 @@ def test_the_script_writes_model_directories(tmp_path, monkeypatch, capsys):
         run(monkeypatch, f"--operation={operation}", *common, *two)
         assert load_model_dir(tmp_path / operation).config == load_model_dir(tmp_path / "0").config
     run(monkeypatch, "--operation=extract", *common, "--tuned", tmp_path / "1", "--output-dir", tmp_path / "vector")
-    assert (tmp_path / "vector" / "task_vector.safetensors").is_file()
+    record = read_json(tmp_path / "vector" / "run.json")
+    assert (record["stage"], record["condition"]) == ("edit_task_vector", "baseline")
+    assert record["results"]["vector_norm"] > 0 and record["tuned"][0]["sha256"] is not None
+    for name in ("vector", "vector/task_vector.safetensors"):
+        arguments = ["--tuned", tmp_path / name, "--output-dir", tmp_path / "again"]
+        run(monkeypatch, "--operation=apply", *common, *arguments)
+        again = load_model_dir(tmp_path / "again").state_dict()
+        assert all(torch.allclose(again[n], tuned[n], atol=1e-6) for n in tuned)
+    assert read_json(tmp_path / "again" / "run.json")["tuned"][0]["run"]["stage"] == "edit_task_vector"
+    with pytest.raises(UserError, match="is a task vector already"):
+        run(monkeypatch, "--operation=extract", *common, "--tuned", tmp_path / "vector", "--output-dir", tmp_path / "x")
+
+
+def test_models_of_two_conditions_have_no_vector(tmp_path, monkeypatch, capsys):
+    for seed, condition in enumerate(("baseline", "mul_tokens")):
+        save_model_dir(small_model(seed), tmp_path / condition, condition)
+    arguments = ["--base", tmp_path / "baseline", "--tuned", tmp_path / "mul_tokens", "--output-dir", tmp_path / "out"]
+    with pytest.raises(UserError, match=r"mul_tokens is a model of mul_tokens, .*baseline of baseline"):
+        run(monkeypatch, "--operation=apply", *arguments)
+    save_vector(tmp_path / "v.safetensors", small_model().state_dict(), "mul_tokens")
+    arguments[3] = tmp_path / "v.safetensors"
+    with pytest.raises(UserError, match="is a task vector of mul_tokens, the base a model of baseline"):
+        run(monkeypatch, "--operation=apply", *arguments)
+
+
+def test_what_is_no_vector_of_this_model_is_named(tmp_path):
+    path = tmp_path / "v.safetensors"
+    save_vector(path, state(1.0, 2.0), "baseline")
+    assert torch.equal(load_vector(path, state(0.0, 0.0), "baseline")["w"], state(1.0, 2.0)["w"])
+    with pytest.raises(UserError, match="one architecture"):
+        load_vector(path, state(1.0), "baseline")
+    path.write_bytes(b"no vector")
+    with pytest.raises(UserError, match="holds no task vector"):
+        load_vector(path, state(1.0), "baseline")
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,20 @@ def test_the_suffix_has_the_loss_and_gradient_of_the_full_forward(layer):
         assert torch.allclose(grad[i], expected_grad, atol=1e-5), RECORDS[i]
 
 
+def test_without_a_kl_weight_there_is_no_anchor():
+    model = small_model()
+    requests = small_requests(model)
+    settings = ValueSettings(**vars(SETTINGS) | {"kl_weight": 0.0})
+    loss = ValueLoss(model, requests, 1, settings)
+    assert len(loss.owners) == sum(len(request.prompts) for request in requests)
+    torch.manual_seed(1)
+    delta = torch.randn(len(requests), CONFIG.n_embd)
+    losses, some = loss(delta), torch.tensor([1, 3])
+    for i, request in enumerate(requests):
+        assert torch.allclose(losses[i], full_loss(model, request, 1, delta[i], settings), atol=1e-5)
+    assert torch.allclose(loss.select(some)(delta[some]), losses[some], atol=1e-5)
+
+
 def test_a_batch_equals_single_edits():
     model = small_model()
     requests = small_requests(model)
@@ -112,5 +126,5 @@ def test_a_prompt_longer_than_the_context_is_an_error():
     model = small_model()
     [request] = small_requests(model, contexts=0, records=RECORDS[:1])
     request.prompts[0].ids.extend([1] * CONFIG.block_size)
-    with pytest.raises(UserError, match="the model takes 48"):
+    with pytest.raises(UserError, match=r"'edit 0: The capital of France is' has .* the model takes 48"):
         ValueLoss(model, [request], 0, SETTINGS)
