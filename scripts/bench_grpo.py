@@ -18,7 +18,7 @@ time stands the processor time of both, which, with --threads 1, other work on t
 import tempfile
 import time
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -61,7 +61,7 @@ GROUP = 8
 class BenchConfig:
     """Time our GRPO iteration beside stock TRL's."""
 
-    workloads: list[Literal["tiny", "small", "124m"]] = ("tiny", "small")  # type: ignore[assignment]
+    workloads: list[Literal["tiny", "small", "124m"]] = field(default_factory=lambda: ["tiny", "small"])
     steps: int = 10  # timed iterations of both
     warmup: int = 2  # iterations before them
     dead_share: float = 0.0  # of the prompts whose responses all earn 0

@@ -62,7 +62,7 @@ def test_every_contender_trains_from_the_same_model(tmp_path, monkeypatch, capsy
     rows = read_json(output)["runs"]
     assert [row["contender"] for row in rows] == ["refill", "skip", "trl", "trl_positions"]
     for row in rows:
-        assert row["sft_steps"] == 50 and row["n"] == 40 and row["right_before"] == rows[0]["right_before"]
+        assert row["sft_steps"] == 25 and row["n"] == 40 and row["right_before"] == rows[0]["right_before"]
         low, high = row["interval_after"]
         assert 0 <= low <= row["accuracy_after"] == row["right_after"] / 40 <= high <= 1
     assert rows[0]["responses"] >= rows[1]["responses"] == rows[2]["responses"] == 16
