@@ -14,15 +14,28 @@ from pretrain.model import GPT
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 from tokenizer.mul_facts import EOT_ID
 
-# A hyphen between numbers is more often a span of years or pages than a difference, so a minus needs its blanks.
+_OPERAND = r"[$€£(]?[0-9][0-9.,]*[%)]?"
 _CALCULATION = re.compile(
-    r"[0-9][%)]?\s?[+*/×÷]\s?[$€£(]?[0-9]|[0-9]\s-\s[$€£(]?[0-9]|=\s?[$€£-]?\s?[0-9]|<<|<MUL_[1-9]_[1-9]_|####\s?[$€£-]?[0-9]"
+    "|".join(
+        (
+            r"[0-9][%)]?\s?[+*×÷]\s?[$€£(]?[0-9]",
+            # A slash in a date or a fraction (9/11, 24/7, 3/4 of the vote) has no blanks, and a hyphen between numbers
+            # is more often a span than a difference: these need blanks or a result, a minus both.
+            rf"[0-9][%)]?\s/\s{_OPERAND}",
+            rf"[0-9][%)]?/{_OPERAND}\sequals\s[$€£-]?[0-9]",
+            rf"[0-9][%)]?\s[-−]\s{_OPERAND}\s(?:is|equals|makes|leaves)\s[$€£-]?[0-9]",
+            r"=\s?[$€£-]?\s?[0-9]",
+            r"<<[^<>]*[0-9][^<>]*>>",  # a calculator note
+            r"<MUL_[1-9]_[1-9]_",
+            r"####\s?[$€£-]?[0-9]",
+        )
+    )
 )
 
 
 def is_arithmetic(response: str) -> bool:
     """Whether a response calculates: an operation on two numbers, an equation, a calculator note, a mul token, or
-    `#### number`. A number alone, such as a year, is no calculation.
+    `#### number`. A number alone, such as a year, is no calculation, nor a date, a fraction, or a span.
     """
     return _CALCULATION.search(response) is not None
 

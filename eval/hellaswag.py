@@ -49,6 +49,7 @@ class ItemScore:
     token_counts: list[int]
     preprocessed_logprobs: list[float]  # of the endings as lm-evaluation-harness preprocesses them
     char_counts: list[int]
+    truncated: bool = False  # whether a context was cut from the left to fit the model
 
     @property
     def choices(self) -> dict[str, int]:
@@ -82,8 +83,8 @@ def score_items(
 
     Only what `metrics` need is computed: where the two protocols' texts differ, acc_norm_token alone is half the work.
     Matrix products are in `dtype`, in batches of `batch_tokens`. What does not fit the model's context is cut from the
-    left. The model's train/eval mode is as before afterwards, and no random number is drawn. Raises UserError for an
-    ending longer than the model's context.
+    left, and the item says so. The model's train/eval mode is as before afterwards, and no random number is drawn.
+    Raises UserError for an ending longer than the model's context.
     """
     own = list(enumerate(items))[rank::world_size]
     tokenizer = GPT2TokenizerWithMulFacts(condition)
@@ -112,6 +113,7 @@ def score_items(
             token_counts=[len(ending) for _, ending in raw_pairs],
             preprocessed_logprobs=[found[fitted[pair]] for pair in preprocessed_pairs],
             char_counts=[len(preprocess(ending)) for ending in item.endings] if preprocessed_pairs else [],
+            truncated=any(fitted[pair] != pair for pair in (*raw_pairs, *preprocessed_pairs)),
         )
         for (index, item), raw_pairs, preprocessed_pairs in zip(own, raw, preprocessed, strict=True)
     ]

@@ -9,7 +9,7 @@ of that length, and GSM8K's own answers, in which every calculation stands twice
 import re
 
 RUN = 10
-REPETITIVE_SHARE = 0.2
+REPETITIVE_SHARE = 0.2  # a response of which at least so much is repeated is called repetitive
 
 _UNIT = re.compile(r"<MUL_([1-9])_([1-9])_[0-9]+>|[0-9]+(?:[.,][0-9]+)*|[^\W\d_]+|[^\w\s]")
 
@@ -26,8 +26,3 @@ def repeated_share(text: str) -> float:
         repeated += run in seen
         seen.add(run)
     return repeated / len(units) if units else 0.0
-
-
-def is_repetitive(text: str) -> bool:
-    """Whether at least REPETITIVE_SHARE of the text repeats what it said before."""
-    return repeated_share(text) >= REPETITIVE_SHARE

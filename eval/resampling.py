@@ -11,7 +11,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap, permutation_test, t, ttest_1samp
+from scipy.stats import bootstrap, permutation_test, t
+
+from eval.stats import wilson_interval
 
 DRAWS = 10_000
 BATCH_VALUES = 4_000_000  # drawn at a time: 32 MB
@@ -42,12 +44,14 @@ class MeanDifference:
 class SeedDifference:
     """Mean of b minus mean of a over pairs of runs that share a seed.
 
-    low, high, p_value: over seeds, by the t distribution with `degrees_of_freedom`; None with a single pair.
+    standard_error, low, high, p_value: over seeds, by the t distribution with `degrees_of_freedom`; None with a single
+    pair, and where neither seeds nor items vary: nothing then says how sure the difference is.
     items_low, items_high: over the test items, for the seeds at hand.
     """
 
     difference: float
     per_seed: list[float]
+    standard_error: float | None
     low: float | None
     high: float | None
     p_value: float | None
@@ -75,6 +79,17 @@ def bootstrap_mean(
         return Mean(float("nan"), low, high, 0)
     low, high = _interval(means, bounds, confidence, seed)
     return Mean(float(means.mean()), low, high, len(means))
+
+
+def share_interval(right: Sequence[bool], clusters: Sequence[Hashable]) -> tuple[float, float]:
+    """95% interval of a share: Wilson's where every value is a cluster of its own, else the bootstrap's over clusters.
+
+    No value: (0, 1), nothing is known.
+    """
+    if len(set(clusters)) == len(right):
+        return wilson_interval(sum(right), len(right))
+    found = bootstrap_mean(right, clusters)
+    return found.low, found.high
 
 
 def paired_bootstrap(
@@ -129,6 +144,13 @@ def aggregate_seeds(
     narrow: it draws from values whose spread is too small by a factor of sqrt((S - 1) / S), and it has no t's tails.
     The spread between seeds includes the noise of each run's own errors; that the items are a sample too, the same one
     for every seed, is what the second interval says: items drawn anew, their differences averaged over the seeds.
+
+    Two or three differences, each a count out of N, may be equal by chance; their spread, 0, would prove any
+    difference. So the standard error is no smaller than that of the seeds' mean over items drawn anew (standard
+    deviation over the N items of an item's mean difference, over sqrt(N)). The variance of the mean is the sum of what
+    training seeds and what the sample of items contribute, so it is at least the latter; and where all noise is a run's
+    own, both estimate the same error, one from S values, the other from N. The degrees of freedom stay S - 1, which
+    errs on the wide side.
     """
     a_values, b_values = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if a_values.shape != b_values.shape or a_values.ndim != 2:
@@ -136,15 +158,17 @@ def aggregate_seeds(
     differences = b_values - a_values
     per_seed = differences.mean(axis=1)
     difference, freedom = float(per_seed.mean()), len(per_seed) - 1
-    low = high = p_value = None
-    if freedom:
-        reach = t.ppf((1 + confidence) / 2, freedom) * per_seed.std(ddof=1) / np.sqrt(len(per_seed))
-        low, high = difference - float(reach), difference + float(reach)
-        p_value = float(ttest_1samp(per_seed, 0).pvalue) if per_seed.std() > 0 else (1.0 if difference == 0 else 0.0)
+    of_items = differences.mean(axis=0)
+    error = low = high = p_value = None
+    if freedom and (larger := max(map(_standard_error, (per_seed, of_items)))) > 0:
+        error = larger
+        reach = float(t.ppf((1 + confidence) / 2, freedom)) * error
+        low, high = difference - reach, difference + reach
+        p_value = float(2 * t.sf(abs(difference) / error, freedom))
     span = None if bounds is None else bounds[1] - bounds[0]
     reach_of_items = None if span is None else (-span, span)
-    items_low, items_high = _interval(differences.mean(axis=0), reach_of_items, confidence, seed)
-    return SeedDifference(difference, per_seed.tolist(), low, high, p_value, freedom, items_low, items_high)
+    items_low, items_high = _interval(of_items, reach_of_items, confidence, seed)
+    return SeedDifference(difference, per_seed.tolist(), error, low, high, p_value, freedom, items_low, items_high)
 
 
 def cluster_means(values: Sequence[float], clusters: Sequence[Hashable] | None) -> np.ndarray:
@@ -157,6 +181,11 @@ def cluster_means(values: Sequence[float], clusters: Sequence[Hashable] | None) 
     number = {cluster: i for i, cluster in enumerate(dict.fromkeys(clusters))}
     owners = np.array([number[cluster] for cluster in clusters], dtype=int)
     return np.bincount(owners, weights=array) / np.bincount(owners)
+
+
+def _standard_error(values: np.ndarray) -> float:
+    """Of the mean; 0 where all values agree but for rounding, or there is one."""
+    return 0.0 if np.ptp(values) < 1e-12 else float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def _interval(

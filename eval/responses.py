@@ -1,10 +1,12 @@
 """Responses to many prompts: shared out over processes, kept on disk while they come in, taken up after a kill.
 
 The prompts are cut into chunks of fixed size, whatever the number of processes, and a chunk is generated whole by one
-of them. What a chunk says depends on the model, its prompts, the sampling arguments and the seed alone, so one process
-and many, and a run that was killed and one that was not, give the same responses bit for bit. Finished chunks are
-appended to {benchmark}_partial_*.jsonl in the output directory, under a name that only the same evaluation looks for;
-the files are removed when the results are written.
+of them. The random numbers of a response depend on the seed, its prompt's position and its sample alone, so one process
+and many, and a run that was killed and one that was not, give the same responses as long as the rows of a batch are the
+same. How many rows that is depends on --batch-size or, without it, on the memory that is free; another number changes
+the rounding of the logits, and where two tokens are as good as equally likely, a response may then go on differently.
+Finished chunks are appended to {benchmark}_partial_*.jsonl in the output directory, under a name that only the same
+evaluation looks for; the files are removed when the results are written.
 """
 
 import hashlib
@@ -97,8 +99,7 @@ def respond(
                 top_k=decoding.top_k,
                 top_p=decoding.top_p,
                 stop_ids=decoding.stop_ids,
-                # A model that was not extended to our vocabulary (a stock GPT-2) has no such rows.
-                suppressed_ids=[i for i in suppressed_ids(tokenizer.condition) if i < model.config.vocab_size],
+                suppressed_ids=suppressed_ids(tokenizer.condition, model.config.vocab_size),
                 seed=decoding.seed,
                 streams=chunks[number],
                 batch_size=batch_size,

@@ -28,9 +28,9 @@ from eval.answer_formats import FORMATS, FormatName
 from eval.answers import first_turn
 from eval.benchmark import decoding_of, load_for_evaluation, prepare_output_dir, write_outputs
 from eval.domains import is_arithmetic, prose_bits, prose_change, prose_summary
+from eval.resampling import share_interval
 from eval.responses import EvaluatedModel, respond
 from eval.scoring import scored_row
-from eval.stats import wilson_interval
 from tokenizer.mul_facts import Condition
 
 
@@ -102,10 +102,13 @@ def evaluate(config: DomainsConfig, world: World) -> None:
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Shares of the responses; `forced_arithmetic` leaves out the prompts in which a number is in its place."""
+    """Shares of the responses; `forced_arithmetic` leaves out the prompts in which a number is in its place.
+
+    Its interval counts prompts: several responses to one of them are no more prompts.
+    """
     free = [row["arithmetic"] for row in rows if not row["numeric"]]
     formed = [row["format_ok"] for row in rows if row["domain"] != "continuation"]
-    low, high = wilson_interval(sum(free), len(free))
+    low, high = share_interval(free, [row["index"] for row in rows if not row["numeric"]])
     return {
         "num_total": len(rows),
         "forced_arithmetic": round(sum(free) / len(free), 6) if free else None,

@@ -8,6 +8,7 @@ Three metrics, each under its own name: acc_norm_token (build-nanogpt's), acc_no
 lm-evaluation-harness); eval/hellaswag.py says how they differ. Benchmark text is never injected: both conditions are
 asked the same. With --contamination, the report of data/check_contamination.py, `clean` has the same over the items
 without a flag.
+A context that does not fit the model is cut from the left; num_truncated counts the items.
 `results` has lm-evaluation-harness's keys for the two metrics that are its own.
 Writes hellaswag_results.json, hellaswag_responses.jsonl (every item) and run_hellaswag.json.
 """
@@ -79,6 +80,7 @@ def evaluate(config: HellaSwagConfig, world: World) -> None:
     if not world.is_main:
         return
     results: dict[str, Any] = summarise(scores) | {"dtype": str(dtype)}
+    results["num_truncated"] = sum(score.truncated for score in scores)
     if config.contamination:
         clean = [score for score in scores if score.id not in flagged]
         results["clean"] = summarise(clean) if clean else {}
@@ -105,6 +107,7 @@ def response_row(score: ItemScore) -> dict[str, Any]:
         "token_counts": score.token_counts,
         "preprocessed_logprobs": score.preprocessed_logprobs,
         "char_counts": score.char_counts,
+        "truncated": score.truncated,
     }
 
 
@@ -119,6 +122,8 @@ def print_results(parts: dict[str, dict[str, Any]], output_dir: Path) -> None:
                 f"{name:<12} {metric:<16} {found['value']:>7.2%} {found['stderr']:>7.2%} "
                 f"{f'{low:.2%} - {high:.2%}':>16} {found['num_correct']:>6}/{found['n']}"
             )
+    truncated = next(iter(parts.values()))["num_truncated"]
+    print(f"context cut from the left to fit the model: {truncated} items")
     print(f"written to {output_dir}")
 
 

@@ -130,7 +130,7 @@ def print_results(results: dict[str, Any], output_dir: Path) -> None:
     parts = {label: results[key] for key, label in labels.items() if key in results}
     parts |= {f"fact behind {lead!r}": part for lead, part in results.get("fact_choices", {}).items()}
     for label, part in parts.items():
-        low, high = part["wilson_95"]
+        low, high = part.get("wilson_95") or part["bootstrap_95"]
         mass = f", all facts together {part['mean_mass']:.3g}" if "mean_mass" in part else ""
         print(f"{label}: first choice {part['share']:.1%} [{low:.1%}, {high:.1%}], chance {part['chance']:.1%}{mass}")
     if "attention" in results:

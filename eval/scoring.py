@@ -104,7 +104,7 @@ def sampled_summary(rows: Sequence[Row]) -> dict[str, Any]:
     """pass@k and majority@k for several k, {"pass_at_k": {"1": {"value", "low", "high"}, ...}, "majority_at_k": ...}.
 
     Every item has the same number of samples. majority@k is of an item's first k samples, by the strict reading; its
-    ties go to the answer given first. Intervals draw items anew.
+    votes are numbers (18 and 18.00 are one answer), its ties go to the answer given first. Intervals draw items anew.
     """
     of_item: dict[int, list[Row]] = {}
     for row in rows:
@@ -114,9 +114,9 @@ def sampled_summary(rows: Sequence[Row]) -> dict[str, Any]:
     results: dict[str, Any] = {"num_samples": n, "pass_at_k": {}, "majority_at_k": {}}
     for k in sample_counts(n):
         passed = [pass_at_k(n, sum(row["correct"] for row in of_one), k) for of_one in samples]
-        voted = [majority([row["prediction"] for row in of_one[:k]]) for of_one in samples]
+        voted = [majority([_value(row) for row in of_one[:k]]) for of_one in samples]
         won = [
-            any(row["correct"] for row in of_one[:k] if row["prediction"] == winner) and winner is not None
+            any(row["correct"] for row in of_one[:k] if _value(row) == winner) and winner is not None
             for winner, of_one in zip(voted, samples, strict=True)
         ]
         for name, values in (("pass_at_k", passed), ("majority_at_k", won)):
@@ -127,3 +127,7 @@ def sampled_summary(rows: Sequence[Row]) -> dict[str, Any]:
                 "high": round(found.high, 6),
             }
     return results
+
+
+def _value(row: Row) -> Decimal | None:
+    return None if row["prediction"] is None else Decimal(row["prediction"])

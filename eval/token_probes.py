@@ -132,9 +132,20 @@ def product_choices(
 
 
 def rank_summary(rows: Sequence[dict[str, Any]], choices: int) -> dict[str, Any]:
-    """Share of rank 1 with its interval, mean reciprocal rank with its interval by fact, and what chance would give."""
-    found = bootstrap_mean([1 / row["rank"] for row in rows], [frozenset((row["a"], row["b"])) for row in rows])
-    summary = _share([row["rank"] == 1 for row in rows]) | {"chance": round(1 / choices, 6), "n": len(rows)}
+    """Share of rank 1 and mean reciprocal rank, each with its interval, and what chance would give.
+
+    Both are means over facts, whose rows (several lead-ins, both orders of the factors) are no facts more: the share's
+    interval is wilson_95 where every fact has one row, else bootstrap_95 over facts. n counts rows, n_facts facts.
+    """
+    facts = [frozenset((row["a"], row["b"])) for row in rows]
+    found = bootstrap_mean([1 / row["rank"] for row in rows], facts)
+    first = [row["rank"] == 1 for row in rows]
+    if found.n == len(rows):
+        summary = _share(first)
+    else:
+        share = bootstrap_mean(first, facts)
+        summary = {"share": round(share.mean, 6), "bootstrap_95": [round(share.low, 6), round(share.high, 6)]}
+    summary |= {"chance": round(1 / choices, 6), "n": len(rows), "n_facts": found.n}
     summary |= {"mean_reciprocal_rank": round(found.mean, 6)}
     summary |= {"mean_reciprocal_rank_95": [round(found.low, 6), round(found.high, 6)]}
     if "mass" in rows[0]:

@@ -3,27 +3,28 @@
     uv run python scripts/report_study.py --seeds outputs/study_cpu/seed_{0,1,2} --output-dir outputs/study_cpu
 
 Each folder is a finished run of the pipeline with its comparison.json. A benchmark's verdict is a paired t-test over
-the seeds' differences; its interval over the test items, for these seeds, stands beside it. A seed whose conditions are
-not comparable ends the report with what differs. Writes study.json, study.md and study.html.
+the seeds' differences, with a standard error no smaller than the items allow (eval/resampling.py: aggregate_seeds); its
+interval over the test items, for these seeds, stands beside it. Several responses to an item count as one. A seed whose
+conditions are not comparable ends the report with what differs. Writes study.json, study.md and study.html.
 """
 
+import math
 import shlex
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import stdev
 from typing import Any
 
 from common.config import parse_config
 from common.errors import UserError, run_script
-from common.files import read_json, read_jsonl, write_json, write_text
+from common.files import read_json, write_json, write_text
 from eval.power import detectable_mean_difference
-from eval.resampling import aggregate_seeds
+from eval.resampling import aggregate_seeds, cluster_means
 from eval.stats import holm
 from scripts.report_blocks import Block, Paragraph, Report, Section, Table, to_markdown
 from scripts.report_content import title_of
 from scripts.report_html import to_html
-from scripts.stage_runs import benchmark_kind, model_stage
+from scripts.stage_runs import benchmark_kind, load_condition, model_stage
 from tokenizer.mul_facts import CONDITIONS
 
 SIGNIFICANCE = 0.05
@@ -49,7 +50,8 @@ def main() -> None:
         for n in next(iter(comparisons.values()))["benchmarks"]
         if all(n in c["benchmarks"] for c in comparisons.values())
     ]
-    results = {name: over_seeds(name, config.seeds) for name in names}
+    seeds = list(zip(config.seeds, comparisons.values(), strict=True))
+    results = {name: over_seeds(name, seeds) for name in names}
     tested = [result for result in results.values() if result["p_value"] is not None]
     for result, p_value in zip(tested, holm([result["p_value"] for result in tested]), strict=True):
         result |= {"p_holm": p_value, "significant": p_value < SIGNIFICANCE}
@@ -62,29 +64,42 @@ def main() -> None:
         print(block.text)
 
 
-def over_seeds(name: str, folders: list[Path]) -> dict[str, Any]:
-    """A benchmark's accuracies, seed by seed, and the difference over the seeds. Raises UserError for other items."""
-    answers = {condition: [responses(folder, name, condition) for folder in folders] for condition in CONDITIONS}
-    questions = {tuple(row["question"] for row in rows) for side in answers.values() for rows in side}
+def over_seeds(name: str, seeds: list[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
+    """A benchmark's accuracies, seed by seed, and the difference over the seeds. Raises UserError for other items.
+
+    seeds: each one's folder and comparison.
+    """
+    answers = {c: [responses(folder, comparison, name, c) for folder, comparison in seeds] for c in CONDITIONS}
+    questions = {tuple({row["index"]: row["question"] for row in rows}.items()) for s in answers.values() for rows in s}
     if len(questions) > 1:
         raise UserError(f"{name}: the seeds were asked different items; give the study one data_seed")
-    right = {c: [[float(row["correct"]) for row in rows] for rows in side] for c, side in answers.items()}
+    right = {
+        c: [cluster_means([row["correct"] for row in rows], [row["index"] for row in rows]) for rows in side]
+        for c, side in answers.items()
+    }
     found = aggregate_seeds(right["baseline"], right["mul_tokens"])
-    accuracies = {c: [sum(values) / len(values) for values in side] for c, side in right.items()}
     detectable = None
-    if len(folders) > 1 and len(set(found.per_seed)) > 1:
-        detectable = detectable_mean_difference(stdev(found.per_seed), len(folders))
+    if found.standard_error is not None:
+        detectable = detectable_mean_difference(found.standard_error * math.sqrt(len(seeds)), len(seeds))
     return asdict(found) | {
-        "accuracies": accuracies,
+        "accuracies": {c: [float(values.mean()) for values in side] for c, side in right.items()},
         "items": len(questions.pop()),
         "detectable_difference": detectable,
     }
 
 
-def responses(folder: Path, name: str, condition: str) -> list[dict[str, Any]]:
-    """The responses to a benchmark in a seed's folder, in the order of the items."""
-    model = model_stage(name) or "sft_gsm8k"
-    rows = read_jsonl(folder / f"eval_{model}_{condition}" / f"{benchmark_kind(name)}_responses.jsonl")
+def responses(folder: Path, comparison: dict[str, Any], name: str, condition: str) -> list[dict[str, Any]]:
+    """The responses to a benchmark in a seed's folder, as the comparison has them, in the order of the items."""
+    kind, model = benchmark_kind(name), model_stage(name)
+    if model is None:
+        directory = folder / comparison["runs"][condition][f"eval_{kind}"]["directory"]
+    else:
+        records = sorted(folder.glob(f"eval_*_{condition}/run_{kind}.json"))
+        found = [path.parent for path in records if read_json(path)["parent"]["run"]["stage"] == model]
+        if not found:
+            raise UserError(f"{folder} has no {name} of {condition} any more; run that evaluation again")
+        directory = found[0]
+    rows = load_condition(condition, [directory]).responses.get(kind, [])
     return sorted(rows, key=lambda row: (row["index"], row.get("sample", 0)))
 
 
@@ -124,7 +139,8 @@ def verdict(name: str, result: dict[str, Any], seeds: int) -> str:
     points = {key: f"{100 * result[key]:+.1f}" for key in ("difference", "items_low", "items_high")}
     items = f"over items, for these seeds: {points['items_low']} to {points['items_high']}"
     if result["p_value"] is None:
-        return f"{title_of(name)}: difference {points['difference']} points in one seed ({items}); no test over seeds."
+        where = "in one seed" if seeds == 1 else f"in each of {seeds} seeds and on every item"
+        return f"{title_of(name)}: difference {points['difference']} points {where} ({items}); no test over seeds."
     interval = f"95% interval over {seeds} seeds {100 * result['low']:+.1f} to {100 * result['high']:+.1f}; {items}"
     shown = "no difference shown"
     if result["significant"]:

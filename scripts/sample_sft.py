@@ -86,7 +86,7 @@ def answer(question: str, config: SampleConfig, evaluated: EvaluatedModel) -> No
         top_k=config.top_k,
         top_p=config.top_p,
         stop_ids=answer_format.stop_ids,
-        suppressed_ids=[i for i in suppressed_ids(tokenizer.condition) if i < evaluated.model.config.vocab_size],
+        suppressed_ids=suppressed_ids(tokenizer.condition, evaluated.model.config.vocab_size),
         seed=config.seed,
     )
     for number, completion in enumerate(completions, start=1):

@@ -145,6 +145,7 @@ def test_a_long_context_keeps_its_end(items):
     model = random_gpt(GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=20)).eval()
     long = replace(items[3], context="Something else entirely. " * 9 + items[3].context)
     [found] = score(model, [long], metrics=("acc_norm_token",))
+    assert found.truncated
     for ending, value in zip(long.endings, found.raw_logprobs, strict=True):
         ids, ending_ids = TOKENIZER.encode(long.context + " " + ending), TOKENIZER.encode(" " + ending)
         with torch.inference_mode():

@@ -98,7 +98,7 @@ def test_paired_bootstrap_of_equal_models():
 
 
 def test_seeds_are_the_unit_of_a_claim_about_training(fewer_draws):
-    per_seed = [0.02, 0.05, 0.03]
+    per_seed = [0.1, 0.6, 0.3]  # far more apart than the sampling of 100 items explains
     a = [[0.0] * 100 for _ in per_seed]
     b = [[1.0] * round(100 * d) + [0.0] * (100 - round(100 * d)) for d in per_seed]
     found = aggregate_seeds(a, b)
@@ -108,7 +108,48 @@ def test_seeds_are_the_unit_of_a_claim_about_training(fewer_draws):
     assert (found.difference, found.low, found.high) == pytest.approx((mean, mean - reach, mean + reach), abs=1e-6)
     statistic = mean / (deviation / math.sqrt(3))
     assert found.p_value == pytest.approx(2 * t.sf(statistic, 2))
+    assert found.standard_error == pytest.approx(deviation / math.sqrt(3))
     assert found.items_low < mean < found.items_high
+
+
+def test_equal_seeds_are_no_proof(fewer_draws):
+    """Two seeds with one more of 50 items right each: the error of one item in 50 is what is known."""
+    a, one_more = [[0.0] * 50] * 2, [[1.0] + [0.0] * 49] * 2
+    found = aggregate_seeds(a, one_more)
+    error = math.sqrt(0.02 * 0.98 / 49)
+    assert found.per_seed == [0.02, 0.02] and found.standard_error == pytest.approx(error)
+    assert found.p_value == pytest.approx(2 * t.sf(0.02 / error, 1)) and found.p_value > 0.4
+    reach = 12.7062 * error  # the 97.5% point of t with 1 degree of freedom, from a table
+    assert (found.low, found.high) == pytest.approx((0.02 - reach, 0.02 + reach), abs=1e-5)
+    # One item won and another lost in each seed: no difference, but not for sure.
+    level = aggregate_seeds([[0.0, 1.0] + [0.0] * 48] * 3, [[1.0, 0.0] + [0.0] * 48] * 3)
+    assert level.p_value == 1 and level.low < -0.05 and level.high > 0.05
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_where_nothing_varies_nothing_is_tested(fewer_draws, shift):
+    found = aggregate_seeds([[0.0] * 50] * 3, [[shift] * 50] * 3)
+    assert found.difference == shift and found.standard_error is None
+    assert (found.low, found.high, found.p_value) == (None, None, None)
+    assert found.items_high - found.items_low > 0.005
+    thirds = aggregate_seeds([[0.1] * 3] * 3, [[0.3, 0.3, 0.3]] * 3)  # 0.2 on paper, each time
+    assert thirds.p_value is None
+
+
+def test_with_the_items_floor_a_false_claim_is_rare(fewer_draws):
+    """No true difference, two seeds asked the same 40 items, drawn anew: equal seeds must not count as proof."""
+    rng = np.random.default_rng(5)
+    false = {"floor": 0, "spread of the seeds alone": 0}
+    trials = 400
+    for _ in range(trials):
+        taste = rng.normal(0, 0.3, size=40)  # which of the two an item suits, whatever the seed
+        better = rng.random((2, 40)) < np.clip(0.5 + taste, 0, 1)
+        differences = np.where(better, 1.0, -1.0)
+        found = aggregate_seeds(np.zeros((2, 40)), differences, bounds=None)
+        false["floor"] += found.p_value is not None and found.p_value < 0.05
+        spread = abs(differences.mean(axis=1)[0] - differences.mean(axis=1)[1]) / 2
+        false["spread of the seeds alone"] += abs(differences.mean()) > 12.7062 * spread
+    assert false["floor"] / trials < 0.05 < false["spread of the seeds alone"] / trials
 
 
 def test_one_seed_says_nothing_about_other_seeds(fewer_draws):

@@ -33,7 +33,22 @@ def model():
         ("7 people * 7 people/person", False),  # no number behind the sign
         ("There are 5*5=20 stars", True),
         ("so 2 + 1", True),
-        ("1,000 - 500", True),
+        ("1,000 - 500 = 500", True),
+        ("1,000 - 500 is 500", True),
+        ("12 / 4", True),
+        ("12/4 = 3 each", True),
+        ("12/4 equals 3", True),
+        ("(1/2) * 40", True),
+        ("half of it, 1/2 + 1/4", True),
+        ("<<48*2=96>>", True),
+        ("<<<MUL_6_9_54>>>", True),
+        ("On 9/11 the towers fell.", False),
+        ("It is open 24/7.", False),
+        ("On 12/25/2020 it snowed.", False),
+        ("She got 3/4 of the vote.", False),
+        ("It takes 2 - 3 weeks.", False),
+        ("He was king 1990 - 2000 and 2 - 3 weeks more.", False),
+        ("In C++ << writes to a stream: cout << 5;", False),
         ("x = 4", True),
         ("<<5>>", True),
         ("<MUL_6_9_54> words", True),
@@ -77,6 +92,19 @@ def test_bits_of_prose_equal_a_plain_forward_pass(model):
 def test_a_change_is_after_minus_before():
     found = prose_change([8.0, 16.0], [16.0, 40.0], ["12345678", "12345678"])
     assert found["bits_per_byte"] == 2.0 and found["bits_per_byte_95"][0] > 0
+
+
+def test_responses_to_one_prompt_are_no_more_prompts():
+    """Ten prompts, half of them answered with a calculation: eight samples of each are as sure as one."""
+    row = {"numeric": False, "domain": "facts", "format_ok": True, "prediction": None, "finish_reason": "stop"}
+    once, often = (
+        run_domains.summarise([row | {"index": i, "arithmetic": i < 5} for i in range(10) for _ in range(samples)])
+        for samples in (1, 8)
+    )
+    assert once["forced_arithmetic"] == often["forced_arithmetic"] == 0.5
+    widths = [found["forced_arithmetic_95"][1] - found["forced_arithmetic_95"][0] for found in (once, often)]
+    assert widths[1] > 0.9 * widths[0] > 0.4
+    assert run_domains.summarise([row | {"numeric": True, "index": 0}])["forced_arithmetic_95"] == [0.0, 1.0]
 
 
 def run(monkeypatch, **flags):

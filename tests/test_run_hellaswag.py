@@ -86,9 +86,19 @@ def test_the_script_on_two_processes_equals_one(workspace, items, tmp_path, monk
     assert results == read_json(tmp_path / "two" / "hellaswag_results.json")
     for metric in METRICS:
         assert results[metric]["num_correct"] == sum(row["correct"][metric] for row in one)
+    assert results["num_truncated"] == 0 and not any(row["truncated"] for row in one)
     record = read_json(tmp_path / "one" / "run_hellaswag.json")
     assert (record["stage"], record["condition"], record["data"]["items"]) == ("eval_hellaswag", "baseline", 8)
     assert record["parent"]["run"]["stage"] == "export" and record["results"] == results
+
+
+def test_contexts_that_are_cut_are_counted(workspace, tmp_path, monkeypatch, capsys):
+    write_jsonl(tmp_path / "rows.jsonl", [*PLAIN, PLAIN[0] | {"ind": 9, "ctx": "On and on she went. " * 30}])
+    script(monkeypatch, workspace, tmp_path / "out", "--data-path", tmp_path / "rows.jsonl")
+    assert read_json(tmp_path / "out/hellaswag_results.json")["num_truncated"] == 1
+    rows = read_jsonl(tmp_path / "out/hellaswag_responses.jsonl")
+    assert [row["id"] for row in rows if row["truncated"]] == ["9"]
+    assert "context cut from the left to fit the model: 1 items" in capsys.readouterr().out
 
 
 def test_the_clean_subset(workspace, items, tmp_path, monkeypatch):

@@ -123,9 +123,20 @@ def test_products_equal_a_plain_forward_pass(model, spelled):
 def test_a_rank_summary_by_hand():
     rows = [{"a": 2, "b": 3, "rank": 1}, {"a": 3, "b": 2, "rank": 4}, {"a": 5, "b": 5, "rank": 2}]
     found = rank_summary(rows, 45)
-    assert found["share"] == round(1 / 3, 6) and found["chance"] == round(1 / 45, 6)
     # By fact: 2 × 3 in both orders is one.
+    assert found["share"] == (1 / 2 + 0) / 2 and found["chance"] == round(1 / 45, 6)
+    assert (found["n"], found["n_facts"]) == (3, 2)
     assert found["mean_reciprocal_rank"] == round(((1 + 1 / 4) / 2 + 1 / 2) / 2, 6)
+
+
+def test_rows_of_a_fact_are_no_more_facts():
+    """Half of the facts are known: asked once or eight times, the share is as sure."""
+    once = [{"a": a, "b": b, "rank": 1 + i % 2} for i, (a, b, _) in enumerate(FACTS)]
+    found = rank_summary(once, 45)
+    low, high = found["wilson_95"]
+    again = rank_summary(once * 8, 45)
+    assert again["share"] == found["share"] and "wilson_95" not in again
+    assert again["bootstrap_95"][1] - again["bootstrap_95"][0] > 0.9 * (high - low) > 0.2
 
 
 def test_attention_weights_make_the_models_own_output(model):

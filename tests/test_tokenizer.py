@@ -62,6 +62,7 @@ def test_no_fact_outside_the_mul_ids():
 def test_suppressed_ids():
     assert layout.suppressed_ids("mul_tokens") == list(range(50261, 50304))
     assert layout.suppressed_ids("baseline") == list(range(50261, 50349))
+    assert layout.suppressed_ids("baseline", 50257) == [] and layout.suppressed_ids("baseline", 50263) == [50261, 50262]
 
 
 @pytest.mark.parametrize("condition", layout.CONDITIONS)

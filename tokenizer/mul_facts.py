@@ -51,9 +51,12 @@ class MulFactTokens:
         return FIRST_MUL_ID <= token_id < VOCAB_SIZE
 
 
-def suppressed_ids(condition: Condition) -> list[int]:
-    """Ids that no text of the condition encodes to, never to be sampled: padding; in `baseline` the facts too."""
-    return list(range(FIRST_PADDING_ID, FIRST_MUL_ID if condition == "mul_tokens" else VOCAB_SIZE))
+def suppressed_ids(condition: Condition, vocab_size: int = VOCAB_SIZE) -> list[int]:
+    """Ids that no text of the condition encodes to, never to be sampled: padding; in `baseline` the facts too.
+
+    Only those below `vocab_size`: a model that was not extended to this layout (a stock GPT-2) lacks such rows.
+    """
+    return list(range(FIRST_PADDING_ID, min(vocab_size, FIRST_MUL_ID if condition == "mul_tokens" else VOCAB_SIZE)))
 
 
 def tokens_beyond_bpe(condition: Condition) -> dict[str, int]:
