@@ -115,8 +115,8 @@ def build(study: dict[str, Any], comparisons: dict[str, Any], command: str) -> R
     head.append(
         Paragraph(
             "Differences are mul_tokens minus baseline in the same seed. Intervals and p-values are over seeds, by the "
-            "paired t-test, with a standard error no smaller than that over the test items; with few seeds they are wide, "
-            "as they should be.",
+            "paired t-test, with a standard error no smaller than that over the test items; with few seeds they are "
+            "wide, as they should be.",
             "note",
         )
     )
