@@ -8,7 +8,7 @@ import numpy as np
 from common.errors import UserError
 from data.gsm8k import load_gsm8k
 from eval.answer_formats import FORMATS, FormatName
-from eval.answers import extract_strict
+from eval.run_gsm8k import read_problems
 from rl.contrastive import hinted_question
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 
@@ -32,9 +32,7 @@ def load_problems(
     """
     items = load_gsm8k(source, "train")
     prompt = FORMATS[format].prompt
-    golds = [extract_strict(item["answer"]) for item in items]
-    if None in golds:
-        raise UserError(f"{source}, item {golds.index(None) + 1}: the answer has no number after '####'")
+    golds = [problem.gold for problem in read_problems(items, source)]
     plain = tokenizer.encode_batch([prompt(item["question"]) for item in items], allow_special=False)
     texts = [prompt(hinted_question(item["question"], item["answer"])) for item in items]
     hinted = tokenizer.encode_batch(texts, allow_special=False)

@@ -11,6 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rl.curves import running_mean
+
 # Okabe-Ito colours are told apart by colour-blind readers too; line style, marker and hatch serve grey print.
 LIGHT = {"ink": "#1f2328", "grid": "#d0d7de", "baseline": "#0072b2", "mul_tokens": "#d55e00"}
 LIGHT |= {"other 0": "#009e73", "other 1": "#cc79a7", "other 2": "#e69f00", "other 3": "#56b4e9"}
@@ -104,14 +106,6 @@ def smoothing_window(curves: dict[str, Curve]) -> int:
 def smoothing_note(window: int) -> str:
     """What a caption says of the running mean; nothing where there is none."""
     return f"Training loss is a running mean over {window} logged steps. " if window > 1 else ""
-
-
-def running_mean(values: list[float], window: int) -> np.ndarray:
-    """Mean of the values within half a window on either side; at the ends of those there are."""
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    index = np.arange(len(values))
-    low, high = np.maximum(index - window // 2, 0), np.minimum(index + (window - 1) // 2 + 1, len(values))
-    return (sums[high] - sums[low]) / (high - low)
 
 
 def standalone_png(title: str, caption: str, draw: Draw) -> bytes:
