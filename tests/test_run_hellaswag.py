@@ -15,7 +15,6 @@ from eval import run_hellaswag
 from eval.hellaswag import (
     METRICS,
     preprocess,
-    score_items,
 )
 from pretrain.hf_weights import save_model_dir
 from pretrain.model import GPTConfig
@@ -36,17 +35,6 @@ def model():
 @pytest.fixture
 def items(tmp_path):
     return items_of(ORIGINAL + PLAIN, tmp_path)
-
-
-def score(model, items, **options):
-    return score_items(model, items, "baseline", CPU, torch.float32, **options)
-
-
-def assert_close(scores, others, tolerance=1e-5):
-    for a, b in zip(scores, others, strict=True):
-        assert (a.index, a.id, a.token_counts, a.char_counts) == (b.index, b.id, b.token_counts, b.char_counts)
-        np.testing.assert_allclose(a.raw_logprobs, b.raw_logprobs, rtol=tolerance)
-        np.testing.assert_allclose(a.preprocessed_logprobs, b.preprocessed_logprobs, rtol=tolerance)
 
 
 # --- the script
