@@ -1,6 +1,8 @@
 # Sourced by run_demo.sh and run_study.sh: all stages of one seed, both conditions, from generated text to a report.
 # Reads $size (quick, demo or demo_real: which configs, and how much is evaluated), $out, $seed, $gsm8k, $text, and
-# $data_seed, the seed of the generated data where it is not that of training.
+# $data_seed, the seed of the generated data where it is not that of training. A study has more: $breadth (yes: also
+# passages in HellaSwag's format and prompts without arithmetic) and flags_STAGE_CONDITION.
+breadth=no
 
 sizes() {
     case $size in
@@ -20,10 +22,18 @@ configs_checksum() {
     } | cksum | cut -d' ' -f1
 }
 
+# further STAGE CONDITION: the study's further arguments of a stage into $more; they win over those before them. Empty
+# arrays are written ${more[@]+...} because the bash of macOS calls them unbound.
+further() {
+    local name=flags_$1_$2
+    eval "more=(${!name:-})" # quoted by study.py
+}
+
 prepare() {
-    local condition=$1
+    local condition=$1 more
+    further text "$condition"
     stage "text $condition" "$out/raw/${condition}_stats.json" python data/prepare_text.py --condition "$condition" \
-        --seed "${data_seed:-$seed}" --num-documents "$documents" --out-dir "$out/raw" ${gsm8k:+--gsm8k "$gsm8k"} ${text:+--text "$text"}
+        --seed "${data_seed:-$seed}" --num-documents "$documents" --out-dir "$out/raw" ${gsm8k:+--gsm8k "$gsm8k"} ${text:+--text "$text"} ${more[@]+"${more[@]}"}
     stage "tokens $condition" "$out/processed/$condition/meta.json" python data/tokenize_to_bin.py \
         --condition "$condition" --input "$out/raw/train_$condition.txt" --out-dir "$out/processed/$condition"
 }
@@ -38,53 +48,73 @@ prepare_both() {
 
 # word_problems MODEL FORMAT CONDITION: greedy answers of $out/MODEL_CONDITION to the held-out problems.
 word_problems() {
-    local name=$1_$3
+    local name=$1_$3 more
+    further problems "$3"
     stage "problems $1 $3" "$out/eval_$name/run_gsm8k.json" python eval/run_gsm8k.py --condition "$3" \
         --format "$2" --model-path "$out/$name" --data-path "$out/raw/gsm8k" --output-dir "$out/eval_$name" \
-        --max-samples "$eval_items" --max-new-tokens "$eval_tokens"
+        --max-samples "$eval_items" --max-new-tokens "$eval_tokens" ${more[@]+"${more[@]}"}
 }
 
 train_and_evaluate() {
-    local condition=$1 inject=""
+    local condition=$1 inject="" more
     [[ $condition == mul_tokens ]] && inject=--inject-mul-tokens
     local hf=$out/hf_$condition chat=$out/sft_gsm8k_$condition reasoning=$out/sft_reasoning_$condition
     local pretrain=$out/pretrain_$condition grpo=$out/grpo_$condition
     local facts=$out/facts_$condition memit=$out/memit_$condition corpus=$out/facts_$condition/text.txt
     [[ $size == quick ]] && corpus=$out/raw/train_$condition.txt # too little was taught there
+    further pretrain "$condition"
     stage "pretrain $condition" "$pretrain/run.json" python pretrain/train.py \
         --config "pretrain/configs/$size.yaml" --condition "$condition" --seed "$seed" \
-        --data-dir "$out/processed/$condition" --output-dir "$pretrain"
+        --data-dir "$out/processed/$condition" --output-dir "$pretrain" ${more[@]+"${more[@]}"}
     stage "export $condition" "$hf/run.json" python pretrain/export_hf.py --condition "$condition" \
         --checkpoint "$pretrain" --output-dir "$hf"
 
     # Chat: the comparison's main result.
+    further sft "$condition"
     stage "sft $condition" "$chat/sft_results.json" python sft/sft_gsm8k.py --force $inject \
         --config "sft/configs/$size.yaml" --condition "$condition" --seed "$seed" \
-        --model-path "$hf" --data-path "$out/raw/gsm8k" --output-dir "$chat"
+        --model-path "$hf" --data-path "$out/raw/gsm8k" --output-dir "$chat" ${more[@]+"${more[@]}"}
     word_problems sft_gsm8k chat "$condition"
+    further probes "$condition"
     stage "probes $condition" "$out/eval_sft_gsm8k_$condition/run_probes.json" \
         python eval/run_arithmetic_probes.py --condition "$condition" --model-path "$chat" \
-        --output-dir "$out/eval_sft_gsm8k_$condition" --max-samples "$probe_items"
+        --output-dir "$out/eval_sft_gsm8k_$condition" --max-samples "$probe_items" ${more[@]+"${more[@]}"}
 
     # Reasoning, stopped early enough to leave room, and GRPO from there.
+    further reasoning "$condition"
     stage "reasoning $condition" "$reasoning/sft_results.json" python sft/sft_reasoning.py --force $inject \
         --config "sft/configs/${size}_reasoning.yaml" --condition "$condition" --seed "$seed" \
-        --model-path "$hf" --data-path "$out/processed/reasoning" --output-dir "$reasoning"
+        --model-path "$hf" --data-path "$out/processed/reasoning" --output-dir "$reasoning" ${more[@]+"${more[@]}"}
     word_problems sft_reasoning reasoning "$condition"
+    further grpo "$condition"
     stage "grpo $condition" "$grpo/grpo_results.json" python rl/grpo_train.py --force \
         --config "rl/configs/$size.yaml" --condition "$condition" --seed "$seed" \
-        --model-path "$reasoning" --data-path "$out/raw/gsm8k" --output-dir "$grpo"
+        --model-path "$reasoning" --data-path "$out/raw/gsm8k" --output-dir "$grpo" ${more[@]+"${more[@]}"}
     word_problems grpo reasoning "$condition"
 
     # Facts: taught, because pretraining is too short for them, and edited.
     stage "facts $condition" "$facts/run.json" python edit/teach_facts.py --condition "$condition" --seed "$seed" \
         --model-path "$hf" --text "$out/raw/train_$condition.txt" --steps "$facts_steps" --output-dir "$facts"
+    further memit "$condition"
     stage "memit $condition" "$memit/memit_results.json" python edit/run_memit.py --condition "$condition" \
         --config edit/configs/demo.yaml --seed "$seed" --max-edits "$edits" --model-path "$facts" \
-        --covariance.corpus "$corpus" --covariance.tokens "$covariance_tokens" --output-dir "$memit"
+        --covariance.corpus "$corpus" --covariance.tokens "$covariance_tokens" --output-dir "$memit" ${more[@]+"${more[@]}"}
+    more=()
+    [[ $breadth == yes ]] && more=(--probes "$probe_items" --hellaswag "$out/raw/passages.jsonl")
     stage "edit eval $condition" "$out/eval_memit_$condition/run_edit_eval.json" python edit/run_edit_eval.py \
         --condition "$condition" --model-path "$memit" --prose "$out/processed/$condition" \
-        --output-dir "$out/eval_memit_$condition"
+        --output-dir "$out/eval_memit_$condition" ${more[@]+"${more[@]}"}
+    [[ $breadth == no ]] || look_around "$condition"
+}
+
+# What else the stages changed: everyday passages after pretraining, prompts without arithmetic after SFT.
+look_around() {
+    local condition=$1
+    local hf=$out/hf_$condition chat=$out/sft_gsm8k_$condition
+    stage "passages $condition" "$out/eval_hf_$condition/run_hellaswag.json" python eval/run_hellaswag.py \
+        --condition "$condition" --model-path "$hf" --data-path "$out/raw/passages.jsonl" --output-dir "$out/eval_hf_$condition"
+    stage "domains $condition" "$out/eval_sft_gsm8k_$condition/run_domains.json" python eval/run_domains.py \
+        --condition "$condition" --model-path "$chat" --before-path "$hf" --output-dir "$out/eval_sft_gsm8k_$condition"
 }
 
 # Two runs side by side with half the cores each do more work per second than one run with all of them; a GPU they share.
@@ -112,6 +142,7 @@ both_conditions() {
 compare_both() {
     local stages=(pretrain hf sft_gsm8k eval_sft_gsm8k sft_reasoning eval_sft_reasoning grpo eval_grpo)
     stages+=(facts memit eval_memit)
+    [[ $breadth == no ]] || stages+=(eval_hf)
     stages=("${stages[@]/#/$out/}")
     uv run --no-sync python scripts/compare_runs.py --output-dir "$out" --data-description "$1" \
         --baseline "${stages[@]/%/_baseline}" --mul-tokens "${stages[@]/%/_mul_tokens}"

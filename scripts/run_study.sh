@@ -37,7 +37,7 @@ done
 [[ -n $config ]] || fail "no config given, such as scripts/configs/study_cpu.yaml"
 set_up
 settings=$(uv run --no-sync python scripts/study.py --config "$config")
-eval "$settings" # size=..., seeds=(...), data_seed=..., gsm8k=..., text=..., each quoted by study.py
+eval "$settings" # size=..., seeds=(...), data_seed=..., gsm8k=..., text=..., flags_...=..., quoted by study.py
 root=${root:-outputs/$(basename "$config" .yaml)}
 [[ -z $only || ($only =~ ^[0-9]+$ && " ${seeds[*]} " == *" $only "*) ]] || fail "--only-seed $only: $config has the seeds ${seeds[*]}"
 if [[ $print_jobs == yes ]]; then
@@ -50,13 +50,14 @@ fi
 
 # -- seeds ------------------------------------------------------------------------------------------------------------
 sizes
+breadth=yes
 runs=()
 for seed in "${seeds[@]}"; do
     out=$root/seed_$seed
     runs+=("$out")
     [[ -z $only || $only == "$seed" ]] || continue
     echo "== seed $seed"
-    claim_folder "size=$size seed=$seed data_seed=$data_seed gsm8k=$gsm8k text=$text configs=$(configs_checksum)" \
+    claim_folder "$(grep -v ^seeds= <<<"$settings") seed=$seed configs=$(configs_checksum)" \
         "give another --output-dir"
     prepare_both
     both_conditions

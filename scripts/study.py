@@ -13,6 +13,20 @@ from common.errors import UserError, run_script
 
 
 @dataclass
+class StageFlags:
+    """Further arguments of stages, as on a command line: they come after the pipeline's own and win."""
+
+    text: str = ""  # of data/prepare_text.py
+    pretrain: str = ""  # of pretrain/train.py
+    sft: str = ""  # of sft/sft_gsm8k.py
+    reasoning: str = ""  # of sft/sft_reasoning.py
+    problems: str = ""  # of eval/run_gsm8k.py
+    probes: str = ""  # of eval/run_arithmetic_probes.py
+    grpo: str = ""  # of rl/grpo_train.py
+    memit: str = ""  # of edit/run_memit.py
+
+
+@dataclass
 class StudyConfig:
     """Which seeds of which size a study runs, on which data."""
 
@@ -22,6 +36,8 @@ class StudyConfig:
     data_seed: int = 0  # of the generated data, the same for all seeds, so that all are asked the same problems
     gsm8k: str = ""  # GSM8K's folder in place of generated problems; needs size demo_real
     text: str = ""  # documents to mix into the generated ones
+    flags: StageFlags = field(default_factory=StageFlags)  # of both conditions
+    mul_tokens_flags: StageFlags = field(default_factory=StageFlags)  # of mul_tokens alone: what an ablation changes
 
 
 def main() -> None:
@@ -38,6 +54,12 @@ def main() -> None:
     for name, value in values.items():
         print(f"{name}={shlex.quote(str(value))}")
     print(f"seeds=({' '.join(map(str, config.seeds))})")
+    both = {"baseline": [config.flags], "mul_tokens": [config.flags, config.mul_tokens_flags]}
+    for condition, given in both.items():
+        for stage in vars(config.flags):
+            words = [word for flags in given for word in shlex.split(getattr(flags, stage))]
+            if words:
+                print(f"flags_{stage}_{condition}={shlex.quote(shlex.join(words))}")
 
 
 if __name__ == "__main__":
