@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 
 from scripts.report_blocks import Block, Paragraph, Table
 from scripts.report_plots import LINES, MARKERS, TEXT, Plot, draw_plot, running_mean
+from scripts.report_wording import change_text
 from scripts.stage_runs import ConditionRuns
 
 MEASURES = {"ES, the prompt itself": "efficacy", "PS, paraphrases": "paraphrase", "NS, neighbors": "neighborhood"}
@@ -28,7 +29,7 @@ def grpo_blocks(comparison: dict[str, Any], both: dict[str, ConditionRuns]) -> l
                 condition,
                 str(results["iterations"]),
                 f"{results['reward_first_fifth']:.3f} → {results['reward_last_fifth']:.3f}",
-                _percents(results["eval_accuracy_first"], results["eval_accuracy_last"]),
+                change_text(results["eval_accuracy_first"], results["eval_accuracy_last"]),
                 f"{100 * results['kept_fraction']:.0f}%",
                 str(results["written_iteration"]),
                 f"{seconds:.0f} s",
@@ -49,7 +50,7 @@ def _sentence(condition: str, change: dict[str, Any]) -> str:
     verb = "changes" if test["p_value"] < 0.05 else "shows no change of"
     return (
         f"{condition}: GRPO {verb} greedy accuracy on the test problems: "
-        f"{_percents(change['before']['accuracy'], change['after']['accuracy'])}, "
+        f"{change_text(change['before']['accuracy'], change['after']['accuracy'])}, "
         f"difference {100 * test['difference']:+.1f} points (95% interval {100 * test['low']:+.1f} to "
         f"{100 * test['high']:+.1f}), exact McNemar p = {test['p_value']:.2g} over {test['n']} problems. "
         "One run: the luck of its seed is not in the interval."
@@ -97,7 +98,7 @@ def editing_blocks(comparison: dict[str, Any]) -> list[Block]:
             before, after = overall["before"][key], overall["after"][key]
             low, high = (f"{100 * limit:.1f}%" for limit in after["wilson_95"])
             counts = f"{after['num_correct']}/{after['num_total']}"
-            rows.append([condition, label, _percents(before["success"], after["success"]), f"{low} – {high}", counts])
+            rows.append([condition, label, change_text(before["success"], after["success"]), f"{low} – {high}", counts])
     edits = next(iter(editing.values()))["memit"]["overall"]["after"]["edits"]
     note = (
         "ES and PS: the new target is likelier than the old one. NS: of a neighbor that no edit names the old one is "
@@ -130,7 +131,3 @@ def _effects(effect: dict[str, Any]) -> list[str]:
 
 def _efficacy(group: dict[str, Any] | None) -> str:
     return "" if group is None else f"{100 * group['after']['efficacy']['success']:.0f}%"
-
-
-def _percents(before: float | None, after: float | None) -> str:
-    return " → ".join("unknown" if value is None else f"{100 * value:.1f}%" for value in (before, after))

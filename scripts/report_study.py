@@ -22,8 +22,8 @@ from eval.power import detectable_mean_difference
 from eval.resampling import aggregate_seeds, cluster_means
 from eval.stats import holm
 from scripts.report_blocks import Block, Paragraph, Report, Section, Table, to_markdown
-from scripts.report_content import title_of
 from scripts.report_html import to_html
+from scripts.report_wording import title_of
 from scripts.stage_runs import benchmark_kind, load_condition, model_stage
 from tokenizer.mul_facts import CONDITIONS
 
