@@ -19,7 +19,7 @@ from common.errors import UserError
 from common.files import atomic_path
 from data.documents import read_documents
 from data.sources import hub_source, parse_source
-from edit.passes import padded, recorded_keys, run_blocks
+from edit.passes import attended, embed, padded
 from edit.settings import CovarianceSettings
 from pretrain.model import GPT
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
@@ -85,21 +85,33 @@ def second_moments(
     device, width = model.wte.weight.device, 4 * model.config.n_embd
     sums = {layer: torch.zeros(width, width, dtype=torch.float64, device=device) for layer in layers}
     total = sum(map(len, windows))
-    with (
-        recorded_keys(model, layers) as seen,
-        tqdm(total=total, desc="covariance", unit="token", unit_scale=True, disable=not progress) as bar,
-    ):
+    with tqdm(total=total, desc="covariance", unit="token", unit_scale=True, disable=not progress) as bar:
         for batch in _batches(windows, batch_tokens):
             ids = padded(batch, device)
             real = (
                 torch.arange(ids.size(1), device=device) < torch.tensor([len(w) for w in batch], device=device)[:, None]
             )
-            run_blocks(model, ids, max(layers) + 1)
-            for layer in layers:
-                k = seen[layer][real].to(torch.float64 if width <= NARROW else torch.float32)
-                sums[layer] += (k.T @ k).double()
+            x = embed(model, ids)
+            for layer, block in enumerate(model.h[: max(layers) + 1]):
+                x = attended(block, x)
+                inner = block.mlp.inner(block.ln_2(x))
+                if layer in sums:
+                    add_products(sums[layer], inner[real].to(torch.float64 if width <= NARROW else torch.float32))
+                if layer < max(layers):
+                    x = x + block.mlp.c_proj(inner)
             bar.update(int(real.sum()))
-    return {layer: moment / total for layer, moment in sums.items()}
+    return {layer: (moment.triu() + moment.triu(1).T) / total for layer, moment in sums.items()}
+
+
+def add_products(moment: Tensor, k: Tensor) -> None:
+    """Add k^T k of k (R, d) to the upper triangle of `moment` (d, d) and leave what is below it unfinished.
+
+    By blocks of columns, each down to its diagonal: with eight of them 9 of 16 products are made.
+    """
+    width = -(-len(moment) // 8)
+    for start in range(0, len(moment), width):
+        stop = min(start + width, len(moment))
+        moment[:stop, start:stop] += k[:, :stop].T @ k[:, start:stop]
 
 
 def cache_key(model: GPT, windows: Sequence[Sequence[int]], layer: int) -> str:

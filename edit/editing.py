@@ -15,7 +15,7 @@ from tqdm import tqdm
 from common.errors import UserError
 from common.files import atomic_path
 from edit.closed_form import InverseCovariance, NullSpace, closed_form_update
-from edit.passes import states_at
+from edit.passes import Stream
 from edit.prompts import EditPrompt, context_weights, subject_prompt, target_ids
 from edit.records import EditRecord
 from edit.settings import Method, Token, UpdateSettings, ValueSettings
@@ -106,7 +106,7 @@ def edit_model(
     except UserError:
         revert(model, originals)
         raise
-    missing = wanted - states_at(model, [request.prompts[0] for request in requests], (), layers[-1])[1]
+    missing = wanted - Stream.of(model, [request.prompts[0] for request in requests]).up_to(layers[-1] + 1).ends()
     left = float(missing.norm(dim=-1).sum() / found.delta.norm(dim=-1).sum().clamp(min=1e-12))
     norms = {}
     for layer in layers:
@@ -130,14 +130,14 @@ def _edit_at_once(
     """
     layers = sorted(preconditioners)
     top = layers[-1]
-    prompts = [prompt for request in requests for prompt in request.prompts]
-    bare = [request.prompts[0] for request in requests]
+    prompts = Stream.of(model, [prompt for request in requests for prompt in request.prompts])
+    bare = Stream.of(model, [request.prompts[0] for request in requests])
     found = find_values(model, requests, top, values, progress)
-    wanted = states_at(model, bare, (), top)[1] + found.delta
+    wanted = bare.up_to(top + 1).ends() + found.delta
     for i, layer in enumerate(layers):
-        per_prompt = states_at(model, prompts, [layer], layer)[0][layer]  # (N x contexts, 4C)
-        keys = _mean_over_contexts(per_prompt, len(requests))
-        missing = wanted - states_at(model, bare, (), top)[1]
+        prompts, bare = prompts.up_to(layer), bare.up_to(layer)  # edits here and above leave these as they are
+        keys = _mean_over_contexts(prompts.keys(), len(requests))
+        missing = wanted - bare.up_to(top + 1).ends()
         residuals = missing / (len(layers) - i)
         lam = _lambda(method, update, width=keys.size(1))
         dW = closed_form_update(keys.T, residuals.T, preconditioners[layer], lam)

@@ -1,20 +1,20 @@
-"""Partial passes through the GPT: up to a layer, or from a layer and a token on.
+"""Partial passes through the GPT: block by block up to a token, or from a layer and a token on.
 
 An edit changes the residual stream after one block at one token. Everything below that block and before that token
-stays as it was, so a clean pass is made once and only the rest again (`Suffix`).
+stays as it was: `Stream` keeps what is below while the edits climb, `Suffix` computes only what is above and behind.
+Rows of like length stand together, so that little of a pass is padding.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from edit.prompts import EditPrompt
-from pretrain.model import GPT
+from pretrain.model import GPT, Block
 
-ROW_BATCH = 64  # rows of a clean pass at a time
+ROW_BATCH = 64  # rows of a pass at a time
 
 
 def padded(sequences: Sequence[Sequence[int]], device: torch.device) -> Tensor:
@@ -23,49 +23,70 @@ def padded(sequences: Sequence[Sequence[int]], device: torch.device) -> Tensor:
     return torch.tensor([[*sequence, *([0] * (longest - len(sequence)))] for sequence in sequences], device=device)
 
 
-def run_blocks(model: GPT, ids: Tensor, stop: int, cache: "PrefixCache | None" = None) -> Tensor:
-    """The residual stream (B, T, C) of ids (B, T) after blocks 0 to stop - 1."""
-    positions = torch.arange(ids.size(1), device=ids.device)[None]
-    x = model.wte(ids) + model.wpe(positions)
-    for layer in range(stop):
-        x = model.h[layer](x, cache, layer, positions, None)
+def embed(model: GPT, ids: Tensor) -> Tensor:
+    """The residual stream (B, T, C) of ids (B, T) below the first block."""
+    return model.wte(ids) + model.wpe(_positions(ids))
+
+
+def run_blocks(model: GPT, x: Tensor, start: int, stop: int, cache: "PrefixCache | None" = None) -> Tensor:
+    """The residual stream (B, T, C) after blocks start to stop - 1, of whole sequences with x below them."""
+    for layer in range(start, stop):
+        x = model.h[layer](x, cache, layer, _positions(x), None)
     return x
 
 
-@contextmanager
-def recorded_keys(model: GPT, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-    """While open, each pass leaves the inputs (B, T, 4C) of the layers' mlp.c_proj, which are an edit's keys."""
-    seen: dict[int, Tensor] = {}
-    hooks = [
-        model.h[layer].mlp.c_proj.register_forward_pre_hook(
-            lambda _, inputs, layer=layer: seen.__setitem__(layer, inputs[0])
-        )
-        for layer in layers
-    ]
-    try:
-        yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
+def attended(block: Block, x: Tensor) -> Tensor:
+    """The stream (B, T, C) of whole sequences between the halves of a block that has x below it."""
+    return x + block.attn(block.ln_1(x), None, 0, _positions(x), None)
 
 
-@torch.no_grad()
-def states_at(
-    model: GPT, prompts: Sequence[EditPrompt], layers: Sequence[int], top: int
-) -> tuple[dict[int, Tensor], Tensor]:
-    """At each prompt's position: the keys (B, 4C) of `layers`, and the residual stream (B, C) after `top`."""
-    device = model.wte.weight.device
-    keys: dict[int, list[Tensor]] = {layer: [] for layer in layers}
-    streams = []
-    for start in range(0, len(prompts), ROW_BATCH):
-        batch = prompts[start : start + ROW_BATCH]
-        rows, at = torch.arange(len(batch)), torch.tensor([prompt.position for prompt in batch])
-        with recorded_keys(model, layers) as seen:
-            x = run_blocks(model, padded([prompt.ids for prompt in batch], device), top + 1)
-        for layer in layers:
-            keys[layer].append(seen[layer][rows, at])
-        streams.append(x[rows, at])
-    return {layer: torch.cat(parts) for layer, parts in keys.items()}, torch.cat(streams)
+def _positions(x: Tensor) -> Tensor:
+    return torch.arange(x.size(1), device=x.device)[None]
+
+
+class Stream:
+    """The residual stream of prompts up to their positions, below block `depth`; the same whatever follows there."""
+
+    def __init__(self, model: GPT, depth: int, groups: list[tuple[Tensor, Tensor, Tensor]]):
+        self.model, self.depth = model, depth
+        self.groups = groups  # rows (b,), their positions (b,), and x (b, T, C)
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, model: GPT, prompts: Sequence[EditPrompt]) -> "Stream":
+        """The embeddings of `prompts`."""
+        device = model.wte.weight.device
+        order = sorted(range(len(prompts)), key=lambda row: prompts[row].position)
+        groups = []
+        for start in range(0, len(order), ROW_BATCH):
+            rows = order[start : start + ROW_BATCH]
+            at = torch.tensor([prompts[row].position for row in rows], device=device)
+            x = embed(model, padded([prompts[row].ids[: prompts[row].position + 1] for row in rows], device))
+            groups.append((torch.tensor(rows, device=device), at, x))
+        return cls(model, 0, groups)
+
+    @torch.no_grad()
+    def up_to(self, depth: int) -> "Stream":
+        """The stream below block `depth`, through blocks with the weights that they have now."""
+        moved = [(rows, at, run_blocks(self.model, x, self.depth, depth)) for rows, at, x in self.groups]
+        return Stream(self.model, depth, moved)
+
+    @torch.no_grad()
+    def keys(self) -> Tensor:
+        """(B, 4C): the inner activations of block `depth`'s MLP at the prompts' positions."""
+        block, found = self.model.h[self.depth], []
+        for _, at, x in self.groups:
+            x = attended(block, x)[torch.arange(len(x), device=x.device), at]
+            found.append(block.mlp.inner(block.ln_2(x)))
+        return self._in_order(found)
+
+    def ends(self) -> Tensor:
+        """(B, C): the stream at the prompts' positions."""
+        return self._in_order([x[torch.arange(len(x), device=x.device), at] for _, at, x in self.groups])
+
+    def _in_order(self, parts: list[Tensor]) -> Tensor:
+        rows = torch.cat([rows for rows, _, _ in self.groups])
+        return torch.cat(parts)[rows.argsort()]
 
 
 class PrefixCache:
@@ -87,66 +108,102 @@ class PrefixCache:
             return k, v
         return torch.cat([self.keys[layer], k], 2), torch.cat([self.values[layer], v], 2)
 
+    def cut(self, P: int) -> None:
+        """Keep the first P tokens, and from now on only look at them."""
+        for kept in (self.keys, self.values):
+            for layer, tensor in kept.items():
+                kept[layer] = tensor[:, :, :P].contiguous()
+        self.filled = True
+
+    def select(self, rows: Tensor) -> "PrefixCache":
+        """The cache of some of the rows (long)."""
+        chosen = PrefixCache()
+        chosen.filled = True
+        chosen.keys = {layer: keys[rows] for layer, keys in self.keys.items()}
+        chosen.values = {layer: values[rows] for layer, values in self.values.items()}
+        return chosen
+
 
 @dataclass
-class Suffix:
-    """The part of a batch that an edit at (layer, position) can change; row b starts at its position."""
+class SuffixGroup:
+    """Rows whose suffixes are about as long; row b starts at its position."""
 
-    layer: int
-    start: Tensor  # (B, S, C): the clean residual stream after `layer`, from the position on
-    mask: Tensor  # (B, 1, S, P + S): what each token of the suffix sees
-    prefix: PrefixCache  # of the layers above, padded to P tokens
+    rows: Tensor  # (b,): which of the batch they are
+    start: Tensor  # (b, S, C): the clean residual stream below the suffix's blocks, from the position on
+    mask: Tensor  # (b, 1, S, P + S): what each token of the suffix sees
+    prefix: PrefixCache  # of the blocks above, P tokens
+
+    @classmethod
+    def of(cls, model: GPT, prompts: Sequence[EditPrompt], rows: list[int], first: int) -> "SuffixGroup":
+        """By one clean pass; `first` is the first block that an edit can change."""
+        device = model.wte.weight.device
+        P = max(prompt.position for prompt in prompts)
+        S = max(len(prompt.ids) - prompt.position for prompt in prompts)
+        at = torch.tensor([prompt.position for prompt in prompts], device=device)[:, None]
+        prefix = PrefixCache()
+        stream = run_blocks(model, embed(model, padded([prompt.ids for prompt in prompts], device)), 0, first)
+        run_blocks(model, stream, first, model.config.n_layer, prefix)
+        prefix.cut(P)
+        # Slots behind a row's end repeat its last token; nobody reads them, and nothing before them sees them.
+        slots = (at + torch.arange(S, device=device)).clamp(max=stream.size(1) - 1)
+        start = stream.gather(1, slots[:, :, None].expand(-1, -1, stream.size(2)))
+        seen_prefix = (torch.arange(P, device=device) < at)[:, None, :].expand(-1, S, -1)  # (b, S, P)
+        causal = torch.ones(S, S, dtype=torch.bool, device=device).tril().expand(len(prompts), -1, -1)
+        return cls(torch.tensor(rows, device=device), start, torch.cat([seen_prefix, causal], 2)[:, None], prefix)
+
+    def select(self, keep: Tensor, new_row: Tensor) -> "SuffixGroup":
+        """The rows for which `keep` (b,) is true, with the numbers new_row (B,) for the batch's."""
+        rows = keep.nonzero()[:, 0]
+        return SuffixGroup(new_row[self.rows[rows]], self.start[rows], self.mask[rows], self.prefix.select(rows))
+
+
+class Suffix:
+    """The part of a batch of prompts that an edit after block `layer` at their positions can change."""
+
+    def __init__(self, model: GPT, layer: int, groups: list[SuffixGroup]):
+        self.model, self.layer, self.groups = model, layer, groups
 
     @classmethod
     @torch.no_grad()
     def of(cls, model: GPT, prompts: Sequence[EditPrompt], layer: int) -> "Suffix":
-        """One clean pass over `prompts`, ROW_BATCH at a time."""
-        P = max(prompt.position for prompt in prompts)
-        S = max(len(prompt.ids) - prompt.position for prompt in prompts)
-        parts = [
-            cls._clean(model, prompts[start : start + ROW_BATCH], layer, P, S)
-            for start in range(0, len(prompts), ROW_BATCH)
-        ]
-        prefix = PrefixCache()
-        prefix.filled = True
-        for above in range(layer + 1, model.config.n_layer):
-            prefix.keys[above] = torch.cat([part.prefix.keys[above] for part in parts])
-            prefix.values[above] = torch.cat([part.prefix.values[above] for part in parts])
-        start, mask = (torch.cat([getattr(part, name) for part in parts]) for name in ("start", "mask"))
-        return cls(layer, start, mask, prefix)
+        """One clean pass over `prompts`, ROW_BATCH at a time from short suffixes to long ones."""
+        order = sorted(range(len(prompts)), key=lambda row: len(prompts[row].ids) - prompts[row].position)
+        groups = []
+        for start in range(0, len(order), ROW_BATCH):
+            rows = order[start : start + ROW_BATCH]
+            groups.append(SuffixGroup.of(model, [prompts[row] for row in rows], rows, layer + 1))
+        return cls(model, layer, groups)
 
-    @classmethod
-    def _clean(cls, model: GPT, prompts: Sequence[EditPrompt], layer: int, P: int, S: int) -> "Suffix":
-        device = model.wte.weight.device
-        ids = padded([prompt.ids for prompt in prompts], device)
-        at = torch.tensor([prompt.position for prompt in prompts], device=device)[:, None]
-        seen = PrefixCache()
-        x = run_blocks(model, ids, layer + 1)
-        positions = torch.arange(ids.size(1), device=device)[None]
-        stream = x
-        for above in range(layer + 1, model.config.n_layer):
-            x = model.h[above](x, seen, above, positions, None)
-            for kept in (seen.keys, seen.values):
-                kept[above] = torch.nn.functional.pad(kept[above][:, :, :P], (0, 0, 0, P - min(P, ids.size(1))))
-        # Slots behind a row's end repeat its last token; nobody reads them, and nothing before them sees them.
-        slots = (at + torch.arange(S, device=device)).clamp(max=ids.size(1) - 1)
-        start = stream.gather(1, slots[:, :, None].expand(-1, -1, stream.size(2)))
-        seen_prefix = (torch.arange(P, device=device) < at)[:, None, :].expand(-1, S, -1)  # (B, S, P)
-        causal = torch.ones(S, S, dtype=torch.bool, device=device).tril().expand(len(prompts), -1, -1)
-        return cls(layer, start, torch.cat([seen_prefix, causal], 2)[:, None], seen)
+    def starts(self) -> Tensor:
+        """(B, C): the clean stream after `layer` at the rows' positions."""
+        rows = torch.cat([group.rows for group in self.groups])
+        return torch.cat([group.start[:, 0] for group in self.groups])[rows.argsort()]
 
     def select(self, rows: Tensor) -> "Suffix":
-        """The suffix of some of the rows (long)."""
-        prefix = PrefixCache()
-        prefix.filled = True
-        prefix.keys = {layer: keys[rows] for layer, keys in self.prefix.keys.items()}
-        prefix.values = {layer: values[rows] for layer, values in self.prefix.values.items()}
-        return Suffix(self.layer, self.start[rows], self.mask[rows], prefix)
+        """The suffix of the rows for which `rows` (B,) is true, numbered anew."""
+        new_row = rows.cumsum(0) - 1
+        kept = [(group, rows[group.rows]) for group in self.groups]
+        return Suffix(self.model, self.layer, [group.select(keep, new_row) for group, keep in kept if keep.any()])
 
-    def hidden(self, model: GPT, delta: Tensor) -> Tensor:
-        """Residual stream (B, S, C) after the last block when delta (B, C) is added at the position."""
-        x = torch.cat([self.start[:, :1] + delta[:, None], self.start[:, 1:]], 1)
-        nowhere = torch.zeros(1, 1, device=x.device)  # positions are in `start` already
-        for above in range(self.layer + 1, model.config.n_layer):
-            x = model.h[above](x, self.prefix, above, nowhere, self.mask)
-        return x
+    def read(self, delta: Tensor, where: Tensor, slots: Tensor) -> Tensor:
+        """The stream (R, C) after the last block at `slots` (R,) of the rows `where` (R,), with delta (B, C) added at
+        the rows' positions. Slot 0 is the position. In the last block, only what is read goes through the MLP.
+        """
+        blocks = list(enumerate(self.model.h))[self.layer + 1 :]
+        found, places = [], []
+        local = torch.zeros(len(delta), dtype=torch.long, device=delta.device)
+        for group in self.groups:
+            x = torch.cat([group.start[:, :1] + delta[group.rows][:, None], group.start[:, 1:]], 1)
+            nowhere = torch.zeros(1, 1, device=x.device)  # positions are in `start` already
+            for layer, block in blocks[:-1]:
+                x = block(x, group.prefix, layer, nowhere, group.mask)
+            [place] = torch.isin(where, group.rows).nonzero(as_tuple=True)
+            local[group.rows] = torch.arange(len(group.rows), device=x.device)
+            for layer, block in blocks[-1:]:
+                x = x + block.attn(block.ln_1(x), group.prefix, layer, nowhere, group.mask)
+            x = x[local[where[place]], slots[place]]
+            for _, block in blocks[-1:]:
+                x = x + block.mlp(block.ln_2(x))
+            found.append(x)
+            places.append(place)
+        return torch.cat(found)[torch.cat(places).argsort()]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.files import atomic_path
-from edit.passes import padded, run_blocks
+from edit.passes import embed, padded, run_blocks
 from pretrain.model import GPT
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 
@@ -83,7 +83,7 @@ def _states(
     if not all(0 < len(row) <= model.config.block_size for row in ids):
         raise UserError(f"every text needs 1 to {model.config.block_size} tokens")
     device = model.wte.weight.device
-    x = run_blocks(model, padded(ids, device), layer + 1)
+    x = run_blocks(model, embed(model, padded(ids, device)), 0, layer + 1)
     lengths = torch.tensor([len(row) for row in ids], device=device)
     if reduce == "last":
         return x[torch.arange(len(ids), device=device), lengths - 1]

@@ -76,22 +76,21 @@ class ValueLoss:
         )
         self.weights = torch.tensor(weights, device=device)
         bare = [owners.index(i) for i in range(len(requests))]
-        self.norms = self.suffix.start[bare, 0].norm(dim=-1)  # (N,), |h| of the bare prompts
+        self.norms = self.suffix.starts()[bare].norm(dim=-1)  # (N,), |h| of the bare prompts
         if settings.kl_weight:
             zero = torch.zeros(len(rows), model.config.n_embd, device=device)
             with torch.no_grad():
-                self.clean = self._anchor_logprobs(self.suffix.hidden(model, zero))  # (N, V)
+                self.clean = self._logprobs(self.suffix.read(zero, self.anchors, torch.zeros_like(self.anchors)))
 
     def __call__(self, delta: Tensor) -> Tensor:
         """Losses (N,) in nats of delta (N, C)."""
-        x = self.suffix.hidden(self.model, delta[self.owners])
-        # The head is the widest layer: only the tokens that are scored go through it.
-        logits = self.model.logits(self.model.ln_f(x[self.where, self.slots])).float()
-        nll = torch.nn.functional.cross_entropy(logits, self.targets, reduction="none")
+        where, slots = torch.cat([self.where, self.anchors]), torch.cat([self.slots, torch.zeros_like(self.anchors)])
+        scored, anchors = self.suffix.read(delta[self.owners], where, slots).tensor_split([len(self.where)])
+        nll = torch.nn.functional.nll_loss(self._logprobs(scored), self.targets, reduction="none")
         loss = torch.zeros(len(delta), device=delta.device)
         loss = loss.index_add(0, self.owners[self.where], nll * self.weights)
         if self.settings.kl_weight:
-            now = self._anchor_logprobs(x)
+            now = self._logprobs(anchors)
             loss = loss + self.settings.kl_weight * (now.exp() * (now - self.clean)).sum(-1)
         return loss + self.settings.weight_decay * delta.norm(dim=-1) / self.norms**2
 
@@ -104,16 +103,17 @@ class ValueLoss:
         scored = rows[self.where]
         new_row, new_edit = rows.cumsum(0) - 1, torch.zeros(len(self.norms), dtype=torch.long, device=edits.device)
         new_edit[edits] = torch.arange(len(edits), device=edits.device)
-        chosen.suffix = self.suffix.select(rows.nonzero()[:, 0])
+        chosen.suffix = self.suffix.select(rows)
         chosen.owners, chosen.where = new_edit[self.owners[rows]], new_row[self.where[scored]]
         chosen.slots, chosen.targets, chosen.weights = (t[scored] for t in (self.slots, self.targets, self.weights))
-        chosen.norms = self.norms[edits]
+        chosen.norms, chosen.anchors = self.norms[edits], self.anchors
         if self.settings.kl_weight:
             chosen.anchors, chosen.clean = new_row[self.anchors[edits]], self.clean[edits]
         return chosen
 
-    def _anchor_logprobs(self, x: Tensor) -> Tensor:
-        return self.model.logits(self.model.ln_f(x[self.anchors, 0])).float().log_softmax(-1)
+    def _logprobs(self, x: Tensor) -> Tensor:
+        """(R, V) of the streams (R, C). The head is the widest layer: only what is scored goes through it."""
+        return self.model.logits(self.model.ln_f(x)).float().log_softmax(-1)
 
 
 def find_values(

@@ -112,8 +112,12 @@ class MLP(nn.Module):
         self.c_fc = Linear(config.n_embd, 4 * config.n_embd)
         self.c_proj = Linear(4 * config.n_embd, config.n_embd)
 
+    def inner(self, x: Tensor) -> Tensor:
+        """The inner activations (..., 4C)."""
+        return F.gelu(self.c_fc(x), approximate="tanh")
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        return self.c_proj(self.inner(x))
 
 
 class Block(nn.Module):

@@ -32,7 +32,7 @@ from common.record import git_commit, hardware
 from edit.closed_form import InverseCovariance
 from edit.covariance import second_moments
 from edit.editing import edit_model, make_requests
-from edit.passes import padded, states_at
+from edit.passes import embed, padded, run_blocks
 from edit.prompts import context_weights, sample_contexts
 from edit.records import load_edits
 from edit.settings import ContextSettings, UpdateSettings, ValueSettings
@@ -146,7 +146,9 @@ class SingleEdit:
         self.at = torch.tensor([prompt.position for prompt in prompts], device=device)
         self.target = torch.tensor(request.target, device=device)
         with torch.no_grad():
-            self.norm = states_at(model, request.prompts[:1], (), layer)[1].norm()
+            bare = request.prompts[0]
+            x = run_blocks(model, embed(model, padded([bare.ids], device)), 0, layer + 1)
+            self.norm = x[0, bare.position].norm()
             zero = torch.zeros(model.config.n_embd, device=device)
             self.clean = self.logits(zero)[-1, self.at[-1]].log_softmax(-1)
 
@@ -189,9 +191,20 @@ def time_single(model: GPT, request: ValueRequest, config: BenchConfig) -> float
         optimizer.step()
     stepped = clock(device)
     for layer in config.update.layers:
-        states_at(model, request.prompts, [layer], layer)
+        single_keys(model, request, layer)
     keyed = clock(device)
     return prepared - started + (stepped - prepared) / config.single_steps * config.values.steps + keyed - stepped
+
+
+@torch.no_grad()
+def single_keys(model: GPT, request: ValueRequest, layer: int) -> Tensor:
+    """(contexts, 4C): the keys of one edit at one layer, by a pass over its whole prompts."""
+    seen: list[Tensor] = []
+    hook = model.h[layer].mlp.c_proj.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    ids = padded([prompt.ids for prompt in request.prompts], model.wte.weight.device)
+    run_blocks(model, embed(model, ids), 0, layer + 1)
+    hook.remove()
+    return seen[0][torch.arange(len(ids)), torch.tensor([prompt.position for prompt in request.prompts])]
 
 
 def check_losses(model: GPT, requests: list[ValueRequest], config: BenchConfig) -> float:

@@ -1,7 +1,9 @@
 """A small random model and requests for the tests of edit/."""
 
+import torch
+
 from edit.editing import make_requests
-from edit.prompts import sample_contexts
+from edit.prompts import EditPrompt, sample_contexts
 from edit.records import EditRecord, Neighbor
 from edit.settings import ContextSettings
 from edit.values import ValueRequest
@@ -31,6 +33,26 @@ RECORDS = [
 def small_model(seed: int = 0) -> GPT:
     """Three blocks, every parameter random."""
     return random_gpt(CONFIG, seed).eval()
+
+
+def recorded(model: GPT, prompt: EditPrompt, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """By a whole forward pass with hooks: the key (4C,) and the stream after block `layer` (C,) at the position."""
+    seen = {}
+    block = model.h[layer]
+    hooks = [
+        block.mlp.c_proj.register_forward_pre_hook(lambda _module, inputs: seen.update(key=inputs[0])),
+        block.register_forward_hook(lambda _module, _inputs, output: seen.update(stream=output)),
+    ]
+    with torch.no_grad():
+        model.hidden(torch.tensor([prompt.ids]))
+    for hook in hooks:
+        hook.remove()
+    return seen["key"][0, prompt.position], seen["stream"][0, prompt.position]
+
+
+def streams_after(model: GPT, prompts: list[EditPrompt], layer: int) -> torch.Tensor:
+    """(B, C), prompt by prompt."""
+    return torch.stack([recorded(model, prompt, layer)[1] for prompt in prompts])
 
 
 def small_requests(model: GPT, contexts: int = 2, records: list[EditRecord] = RECORDS) -> list[ValueRequest]:

@@ -7,11 +7,10 @@ from transformers import AutoModelForCausalLM
 from common.errors import UserError
 from edit.covariance import second_moments
 from edit.editing import edit_model, load_originals, make_requests, precondition, revert, save_originals
-from edit.passes import states_at
 from edit.prompts import sample_contexts
 from edit.settings import ContextSettings, UpdateSettings, ValueSettings, check_layers
 from pretrain.hf_weights import load_model_dir, save_model_dir
-from tests.edit_models import CONFIG, RECORDS, TOKENIZER, small_model, small_requests
+from tests.edit_models import CONFIG, RECORDS, TOKENIZER, small_model, small_requests, streams_after
 from tests.test_edit_covariance import random_windows
 
 VALUES = ValueSettings(steps=15, learning_rate=0.3, clamp=4.0)
@@ -36,8 +35,8 @@ def wanted_and_reached(model, requests, edited):
     """What the values ask of the residual stream at the subjects, beside what the edited model does there."""
     bare = [request.prompts[0] for request in requests]
     top = max(int(name.split(".")[1]) for name in edited.originals)
-    reached = states_at(model, bare, (), top)[1]
-    before = states_at(small_model(), bare, (), top)[1]
+    reached = streams_after(model, bare, top)
+    before = streams_after(small_model(), bare, top)
     return before + edited.values.delta, reached
 
 
@@ -71,11 +70,11 @@ def test_what_rome_leaves_counts_what_later_edits_undid():
     M = precondition(covariances(model, [1]), "rome", settings)
     bare = [request.prompts[0] for request in requests]
     for i, request in enumerate(requests):
-        before = states_at(model, bare[i : i + 1], (), 1)[1]
+        before = streams_after(model, bare[i : i + 1], 1)
         one = edit_model(model, [request], M, "rome", settings, VALUES)
         assert one.residual_left < 1e-3, "each is exact when it is made"
         wanted.append(before + one.values.delta)
-    missing = (torch.cat(wanted) - states_at(model, bare, (), 1)[1]).norm(dim=-1).sum()
+    missing = (torch.cat(wanted) - streams_after(model, bare, 1)).norm(dim=-1).sum()
     assert several.values.delta.shape == (len(RECORDS), CONFIG.n_embd)
     assert several.residual_left == pytest.approx(float(missing / several.values.delta.norm(dim=-1).sum()), rel=1e-3)
     assert several.residual_left > 0.01
