@@ -2,8 +2,7 @@
 
 import math
 
-from scipy.optimize import brentq
-from scipy.stats import nct, norm, t
+import scipy  # loads scipy.stats, which takes a second, when it is first used
 
 
 def minimum_detectable_difference(
@@ -15,7 +14,7 @@ def minimum_detectable_difference(
     larger a difference must be to stand out. Solves Connor's sample-size formula (Biometrics 43, 1987) for the
     difference. None when even the largest difference possible, the discordant share itself, would go unnoticed.
     """
-    z_alpha, z_power = norm.ppf(1 - alpha / 2), norm.ppf(power)
+    z_alpha, z_power = scipy.stats.norm.ppf(1 - alpha / 2), scipy.stats.norm.ppf(power)
     root = n - z_alpha**2 + z_power**2
     if root < 0:
         return None
@@ -38,9 +37,9 @@ def detectable_mean_difference(
     error = deviation * math.sqrt(1 / a_total + (1 / b_total if b_total else 0))
     if error == 0:
         return 0.0
-    critical = t.ppf(1 - alpha / 2, freedom)
+    critical = scipy.stats.t.ppf(1 - alpha / 2, freedom)
     # The other tail, a significant difference of the wrong sign, has no weight worth counting at this power.
-    shift = brentq(lambda shift: nct.sf(critical, freedom, shift) - power, 0, critical + 40)
+    shift = scipy.optimize.brentq(lambda shift: scipy.stats.nct.sf(critical, freedom, shift) - power, 0, critical + 40)
     return float(shift * error)
 
 
@@ -53,4 +52,8 @@ def detectable_accuracy_difference(
     minimum_detectable_difference.
     """
     deviation = math.sqrt(accuracy * (1 - accuracy))
-    return float((norm.ppf(1 - alpha / 2) + norm.ppf(power)) * deviation * math.sqrt(1 / a_total + 1 / b_total))
+    return float(
+        (scipy.stats.norm.ppf(1 - alpha / 2) + scipy.stats.norm.ppf(power))
+        * deviation
+        * math.sqrt(1 / a_total + 1 / b_total)
+    )

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap, permutation_test, t
+import scipy  # loads scipy.stats, which takes a second, when it is first used
 
 from eval.stats import wilson_interval
 
@@ -114,7 +114,7 @@ def paired_bootstrap(
     p_value = 1.0
     if differences.any():
         changed = differences[differences != 0]  # the others are 0 whichever way they are exchanged
-        found = permutation_test(
+        found = scipy.stats.permutation_test(
             (changed,),
             # Rounded: sums that are equal on paper must not differ by the order of their additions.
             lambda x, axis: np.round(np.abs(x.sum(axis=axis)), 9),
@@ -162,9 +162,9 @@ def aggregate_seeds(
     error = low = high = p_value = None
     if freedom and (larger := max(map(_standard_error, (per_seed, of_items)))) > 0:
         error = larger
-        reach = float(t.ppf((1 + confidence) / 2, freedom)) * error
+        reach = float(scipy.stats.t.ppf((1 + confidence) / 2, freedom)) * error
         low, high = difference - reach, difference + reach
-        p_value = float(2 * t.sf(abs(difference) / error, freedom))
+        p_value = float(2 * scipy.stats.t.sf(abs(difference) / error, freedom))
     span = None if bounds is None else bounds[1] - bounds[0]
     reach_of_items = None if span is None else (-span, span)
     items_low, items_high = _interval(of_items, reach_of_items, confidence, seed)
@@ -197,7 +197,7 @@ def _interval(
     if len(items) < 2 or np.ptp(items) == 0:
         value = float(items.mean()) if len(items) else float("nan")
         return value, value
-    interval = bootstrap(
+    interval = scipy.stats.bootstrap(
         (items,),
         np.mean,
         n_resamples=DRAWS,

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import binomtest, fisher_exact
+import scipy  # loads scipy.stats, which takes a second, when it is first used
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     """Wilson's score interval for a proportion (Wilson 1927). No items: (0, 1), nothing is known."""
     if n == 0:
         return 0.0, 1.0
-    interval = binomtest(successes, n).proportion_ci(confidence_level=confidence, method="wilson")
+    interval = scipy.stats.binomtest(successes, n).proportion_ci(confidence_level=confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -41,7 +41,7 @@ def mcnemar_exact(b: int, c: int) -> float:
 
     Under that hypothesis b is binomial(b + c, 1/2). No discordant pair: 1.
     """
-    return float(binomtest(b, b + c, 0.5).pvalue) if b + c else 1.0
+    return float(scipy.stats.binomtest(b, b + c, 0.5).pvalue) if b + c else 1.0
 
 
 def paired_difference(
@@ -98,7 +98,9 @@ def unpaired_difference(
     below = _joined(accuracy_b - low_b, high_a - accuracy_a, phi=0.0)
     above = _joined(high_b - accuracy_b, accuracy_a - low_a, phi=0.0)
     table = [[a_correct, a_total - a_correct], [b_correct, b_total - b_correct]]
-    return UnpairedDifference(difference, difference - below, difference + above, float(fisher_exact(table).pvalue))
+    return UnpairedDifference(
+        difference, difference - below, difference + above, float(scipy.stats.fisher_exact(table).pvalue)
+    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

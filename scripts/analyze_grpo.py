@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap
+import scipy
 
 from common.config import parse_config
 from common.errors import UserError, run_script
@@ -96,7 +96,7 @@ def change(iterations: list[dict[str, Any]], column: str) -> dict[str, Any] | No
     found = {"first_fifth": first.mean(), "last_fifth": last.mean(), "difference": last.mean() - first.mean()}
     found |= {"low": None, "high": None}
     if fifth >= ENOUGH:
-        interval = bootstrap(
+        interval = scipy.stats.bootstrap(
             (first, last),
             lambda a, b, axis: b.mean(axis) - a.mean(axis),
             n_resamples=DRAWS,
