@@ -5,6 +5,7 @@ import os
 import random
 import resource
 import sys
+import time
 from collections import deque
 from pathlib import Path
 
@@ -47,6 +48,13 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
     if dtype == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype)
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, once a GPU has done what was queued."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def seed_everything(seed: int) -> None:

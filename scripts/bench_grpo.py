@@ -29,7 +29,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from common.config import parse_config, to_dict
-from common.device import pick_device, seed_everything
+from common.device import clock, pick_device, seed_everything
 from common.errors import UserError, run_script
 from common.files import write_json
 from common.record import git_commit, hardware
@@ -145,14 +145,14 @@ class Turns(TrainerCallback):
         self.tokens: list[int] = []
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self.started, self.started_cpu = now(self.device), time.process_time()
+        self.started, self.started_cpu = clock(self.device), time.process_time()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        middle, middle_cpu = now(self.device), time.process_time()
+        middle, middle_cpu = clock(self.device), time.process_time()
         batch, _ = self.ours.step()
         self.seconds["trl"].append(middle - self.started)
         self.seconds["trl_cpu"].append(middle_cpu - self.started_cpu)
-        self.seconds["ours"].append(now(self.device) - middle)
+        self.seconds["ours"].append(clock(self.device) - middle)
         self.seconds["ours_cpu"].append(time.process_time() - middle_cpu)
         self.seconds["ours_generate"].append(batch.seconds["generate"])
         self.kept.append(len(batch.kept) / len(batch.sampled))
@@ -165,19 +165,13 @@ def measure_generation(trainer: Any, turns: Turns, device: torch.device) -> None
     generate = trainer.model.generate
 
     def timed(*arguments: Any, **options: Any) -> Any:
-        started = now(device)
+        started = clock(device)
         sequences = generate(*arguments, **options)
-        turns.seconds["trl_generate"].append(now(device) - started)
+        turns.seconds["trl_generate"].append(clock(device) - started)
         turns.tokens.append(sequences[:, options["input_ids"].size(1) :].numel())
         return sequences
 
     trainer.model.generate = timed
-
-
-def now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def report(name: str, figures: dict[str, Any]) -> None:

@@ -14,7 +14,6 @@ all. `single` is that mean times the number of edits, and its range is that of t
 covariance is counted in `total` and made from random tokens. Both ways give the same losses, which is checked.
 """
 
-import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.config import config_from_yaml, parse_config
-from common.device import pick_device, seed_everything
+from common.device import clock, pick_device, seed_everything
 from common.errors import UserError, run_script
 from common.files import write_json
 from common.record import git_commit, hardware
@@ -35,7 +34,7 @@ from edit.editing import edit_model, make_requests
 from edit.passes import embed, padded, run_blocks
 from edit.prompts import context_weights, sample_contexts
 from edit.records import load_edits
-from edit.settings import ContextSettings, UpdateSettings, ValueSettings
+from edit.settings import ContextSettings, UpdateSettings, ValueSettings, check_values
 from edit.values import ValueLoss, ValueRequest
 from pretrain.model import GPT, GPTConfig
 from pretrain.settings import TrainConfig
@@ -64,6 +63,7 @@ def main() -> None:
     config = parse_config(BenchConfig)
     if min(config.singles, config.single_steps, config.max_edits) < 1:
         raise UserError("--singles, --single-steps and --max-edits: expected at least 1")
+    check_values(config.values, config.update.token)
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
@@ -77,7 +77,7 @@ def main() -> None:
     seconds: dict[str, float] = {}
     started = clock(device)
     contexts = sample_contexts(model, tokenizer, config.contexts, seed=0)
-    requests = make_requests(tokenizer, records, contexts)
+    requests = make_requests(tokenizer, records, contexts, config.update.token)
     seconds["contexts"] = clock(device) - started
     difference = check_losses(model, requests, config)
 
@@ -114,13 +114,6 @@ def main() -> None:
     if config.output:
         setting = {"recipe": str(config.recipe), "edits_file": config.edits.name, "device": str(device)}
         write_json(config.output, setting | figures | {"hardware": hardware(), "git_commit": git_commit()})
-
-
-def clock(device: torch.device) -> float:
-    """Seconds, once the device has done what was queued."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def spread(count: int, N: int) -> list[int]:
