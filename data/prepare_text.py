@@ -62,6 +62,7 @@ class PrepareTextConfig:
     seed: int = 0  # of the generated world and the order of documents
     num_documents: int = 24_000  # generated documents of all kinds
     injection_mode: InjectionMode = "weak"  # strict rewrites a product only when its right result follows
+    injection_rate: float = 1.0  # share of the documents that are injected; which, their numbers decide, not the seed
     gsm8k: Path | None = None  # folder with GSM8K's train.jsonl and test.jsonl
     text: Path | None = None  # folder (or file) of .parquet, .jsonl or .txt documents to add
     max_text_characters: int = 2_000_000  # of --text, taken from its start
@@ -143,7 +144,7 @@ def without_borders(text: str) -> str:
 def write_corpus(documents: list[Document], config: PrepareTextConfig, path: Path) -> dict:
     """Inject (in mul_tokens), write the text file and the documents' sizes, and return the counts.
 
-    `products` are those that the injection mode rewrites, counted in both conditions alike.
+    `products` are those that the injection's mode and rate rewrite, counted in both conditions alike.
     """
     injector = MulExpressionInjector(config.injection_mode)
     injection = InjectionStats()
@@ -154,21 +155,33 @@ def write_corpus(documents: list[Document], config: PrepareTextConfig, path: Pat
         for i, document in enumerate(tqdm(documents, desc=f"writing {path.name}", unit=" documents")):
             fingerprint.update(f"{document.text}\0".encode())
             sizes.append(len(document.text.encode()))
-            injected, statistics = injector.inject_with_stats(document.text)
+            injected, statistics = document.text, InjectionStats()
+            if is_injected(i, config.injection_rate):
+                injected, statistics = injector.inject_with_stats(document.text)
             injection += statistics
             text = injected if config.condition == "mul_tokens" else document.text
             file.write(f"{END_OF_TEXT}\n" * (i > 0) + text + "\n")
             counts = {"documents": 1, "characters": len(text), "products": statistics.injected}
             kinds.setdefault(document.kind, Counter()).update(counts)
     write_text(config.out_dir / f"{config.condition}_bytes.json", json.dumps(sizes))
+    described = {"mode": config.injection_mode, "rate": config.injection_rate}
     return {
         "condition": config.condition,
         "seed": config.seed,
         **sum(kinds.values(), Counter()),
         "kinds": {kind: dict(kinds[kind]) for kind in sorted(kinds)},
-        "injection": {"mode": config.injection_mode} | asdict(injection) if config.condition == "mul_tokens" else None,
+        "injection": described | asdict(injection) if config.condition == "mul_tokens" else None,
         "documents_sha256": fingerprint.hexdigest(),
     }
+
+
+def is_injected(number: int, rate: float) -> bool:
+    """Whether the products of document `number` are rewritten: a hash of the number, in [0, 1), is below `rate`.
+
+    A lower rate injects some of the documents that a higher one does, and no others.
+    """
+    digest = hashlib.blake2b(f"injection/{number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") / 2**64 < rate
 
 
 def _rng(config: PrepareTextConfig, stream: str) -> random.Random:
@@ -191,6 +204,8 @@ def main() -> None:
         raise UserError(f"--num-documents {config.num_documents}: the generated world needs at least 100")
     if config.max_text_characters < 1:
         raise UserError(f"--max-text-characters {config.max_text_characters}: expected a positive number")
+    if not 0 <= config.injection_rate <= 1:
+        raise UserError(f"--injection-rate {config.injection_rate}: expected a share from 0 to 1")
     if config.text is not None:
         document_files(config.text)  # a wrong path is an error before the work, not after it
 
