@@ -61,8 +61,10 @@ def unseen_tokens(model_path: Path, tokenizer: PreTrainedTokenizerFast) -> dict[
 
 
 def _read_mul_tokens(stage: dict[str, Any]) -> bool:
-    pretrained = stage.get("stage") == "pretrain" and stage.get("condition") == "mul_tokens"
-    return pretrained or bool(stage.get("mul_tokens_seen"))
+    if stage.get("stage") == "pretrain" and stage.get("condition") == "mul_tokens":
+        # Text that was left alone, as in scripts/configs/ablation_embedding_init.yaml, has none.
+        return stage.get("data", {}).get("mul_tokens_seen") != 0
+    return bool(stage.get("mul_tokens_seen"))
 
 
 def _chain(record: dict[str, Any]) -> list[dict[str, Any]]:

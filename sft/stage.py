@@ -15,7 +15,7 @@ from common.run_directory import check_not_the_parent, open_run_directory
 from sft.directories import check_parent, complete_checkpoints, finished_directory
 from sft.examples import Example, examples_sha256, split_examples, tokenize_examples
 from sft.settings import SFTSettings, check_settings
-from tokenizer.inject_mul import MulExpressionInjector
+from tokenizer.inject_mul import InjectionMode, MulExpressionInjector
 from tokenizer.mul_facts import EOT_ID, Condition
 
 
@@ -28,6 +28,7 @@ class StageConfig(SFTSettings):
     model_path: Path | None = None  # model directory to start from; default: outputs/hf_{condition}
     output_dir: Path | None = None  # where the model goes; default: outputs/{stage}_{condition}
     inject_mul_tokens: bool = False  # rewrite the products in the trained text to mul tokens
+    injection_mode: InjectionMode = "weak"  # strict rewrites a product only when its right result follows
     embedding_init: Literal["pretrained", "mean", "compose"] = "pretrained"  # of tokens that no stage has trained yet
     seed: int = 0  # draws the held-out examples and the order of the others
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: CUDA, then MPS, then the CPU
@@ -107,7 +108,7 @@ def run_stage(
     seed_everything(config.seed)
     model, tokenizer = load_parent(config.model_path, config.condition)
     initialised = initialise_unseen_tokens(model, tokenizer, config.model_path, config.embedding_init, config.seed)
-    rewrite = MulExpressionInjector().inject if config.inject_mul_tokens else None
+    rewrite = MulExpressionInjector(config.injection_mode).inject if config.inject_mul_tokens else None
     train, evaluation = (
         tokenize_examples(tokenizer, part, config.training.max_length, rewrite)
         for part in (train_examples, eval_examples)
@@ -144,7 +145,7 @@ def run_stage(
 def identity(config: StageConfig, record: RunRecord) -> dict[str, Any]:
     """What must be equal for a checkpoint to be continued: all that weights and log depend on, device aside."""
     values = to_dict(config)
-    keys = ("training", "eval", "logging", "checkpoint", "inject_mul_tokens", "embedding_init")
+    keys = ("training", "eval", "logging", "checkpoint", "inject_mul_tokens", "injection_mode", "embedding_init")
     settings = {key: values[key] for key in keys}
     data = {key: value for key, value in record.data.items() if key != "source"}
     parent = {"parent_sha256": sha256_file(config.model_path / "model.safetensors")}
