@@ -11,7 +11,7 @@ from edit.subjects import find_subject, last_subject_token
 from eval.engine import generate
 from pretrain.model import GPT
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
-from tokenizer.mul_facts import EOT_ID, suppressed_ids
+from tokenizer.mul_facts import EOT_ID
 
 CONTEXT_STARTS = ("The", "Therefore", "Because", "I", "You")  # MEMIT's
 
@@ -53,7 +53,7 @@ def sample_contexts(
         temperature=1.0,
         top_k=20,
         stop_ids=(),
-        suppressed_ids=(EOT_ID, *suppressed_ids(tokenizer.condition)),
+        suppressed_ids=(EOT_ID, *tokenizer.vocabulary.suppressed_ids),
         seed=seed,
     )
     stop = tokenizer.encode(".")

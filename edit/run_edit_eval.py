@@ -37,7 +37,7 @@ from eval.hellaswag import score_items
 from eval.stats import paired_difference
 from pretrain.model import GPT
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
-from tokenizer.mul_facts import EOT_ID, Condition, suppressed_ids
+from tokenizer.mul_facts import EOT_ID, Condition
 
 
 @dataclass
@@ -153,7 +153,7 @@ def ask_probes(model: GPT, tokenizer: GPT2TokenizerWithMulFacts, config: EditEva
         model,
         tokenizer.encode_batch(prompts, allow_special=False),
         max_new_tokens=config.probe_tokens,
-        suppressed_ids=suppressed_ids(tokenizer.condition),
+        suppressed_ids=tokenizer.vocabulary.suppressed_ids,
     )
     answers = [tokenizer.decode([i for i in completion.ids if i != EOT_ID]) for [completion] in completions]
     return [

@@ -14,7 +14,7 @@ from common.errors import UserError, run_script
 from edit.directories import load_parent
 from edit.steering import Reduce, load_steering_vector, save_steering_vector, steered, steering_vector
 from eval.engine import generate
-from tokenizer.mul_facts import Condition, suppressed_ids
+from tokenizer.mul_facts import Condition
 
 
 @dataclass
@@ -54,7 +54,7 @@ def main() -> None:
         print(f"layer {steering.layer}, norm {float(steering.vector.norm()):.3f} -> {config.output}")
 
     prompts = tokenizer.encode_batch(config.prompts, allow_special=False)
-    never = suppressed_ids(tokenizer.condition)
+    never = tokenizer.vocabulary.suppressed_ids
     for alpha in (0.0, config.alpha):
         with steered(model, steering, alpha):
             completions = generate(model, prompts, max_new_tokens=config.new_tokens, suppressed_ids=never)

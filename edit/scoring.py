@@ -28,7 +28,6 @@ from eval.engine import generate
 from eval.stats import wilson_interval
 from pretrain.model import GPT
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
-from tokenizer.mul_facts import suppressed_ids
 
 BATCH_TOKENS = 4096
 NGRAM_WEIGHTS = {2: 2 / 3, 3: 4 / 3}  # ROME's compute_n_gram_entropy
@@ -55,7 +54,7 @@ def score_targets(
     device = model.wte.weight.device
     prompts = tokenizer.encode_batch([prompt for prompt, _ in pairs], allow_special=False)
     targets = [target_ids(tokenizer, target) for _, target in pairs]
-    never = list(suppressed_ids(tokenizer.condition))
+    never = tokenizer.vocabulary.suppressed_ids
     rows = [prompt + target[:-1] for prompt, target in zip(prompts, targets, strict=True)]
     for row, (prompt, _) in zip(rows, pairs, strict=True):
         check_length(row, model.config.block_size, prompt)
@@ -185,7 +184,7 @@ def generation_entropy(
         max_new_tokens=new_tokens,
         temperature=1.0,
         top_k=5,
-        suppressed_ids=suppressed_ids(tokenizer.condition),
+        suppressed_ids=tokenizer.vocabulary.suppressed_ids,
         stop_ids=(),
         seed=seed,
     )

@@ -24,7 +24,7 @@ from common.files import sha256_file
 from eval.engine import Completion, generate
 from pretrain.model import GPT
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
-from tokenizer.mul_facts import EOT_ID, suppressed_ids
+from tokenizer.mul_facts import EOT_ID
 
 # Sequences of a chunk: what a kill loses at most, and enough to keep the device busy.
 CHUNK_SEQUENCES = {"cpu": 256, "mps": 512, "cuda": 2048}
@@ -99,7 +99,7 @@ def respond(
                 top_k=decoding.top_k,
                 top_p=decoding.top_p,
                 stop_ids=decoding.stop_ids,
-                suppressed_ids=suppressed_ids(tokenizer.condition, model.config.vocab_size),
+                suppressed_ids=tokenizer.vocabulary.suppressed_below(model.config.vocab_size),
                 seed=decoding.seed,
                 streams=chunks[number],
                 batch_size=batch_size,

@@ -16,7 +16,8 @@ from common.errors import UserError
 from common.files import atomic_directory, read_json
 from pretrain.model import GPT, GPTConfig
 from tokenizer.hf_gpt2_with_mul import save_hf_tokenizer
-from tokenizer.mul_facts import EOT_ID, Condition, suppressed_ids
+from tokenizer.mul_facts import EOT_ID, Condition
+from tokenizer.vocabulary import Vocabulary
 
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 MODEL_FILES = {"config.json", "generation_config.json", "model.safetensors", "run.json"}
@@ -65,7 +66,7 @@ def generation_config(condition: Condition) -> GenerationConfig:
         eos_token_id=EOT_ID,
         pad_token_id=EOT_ID,
         do_sample=False,
-        suppress_tokens=suppressed_ids(condition),
+        suppress_tokens=Vocabulary(condition).suppressed_ids,
     )
 
 

@@ -54,7 +54,6 @@ from pretrain.spikes import SpikeGuard
 from pretrain.trackers import open_tracker
 from pretrain.validation import bits_per_byte, validate
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
-from tokenizer.mul_facts import suppressed_ids
 
 TERMINATED = 128 + signal.SIGTERM  # the shell's name for a process that SIGTERM ended: the run is not complete
 
@@ -305,7 +304,7 @@ def sample(model: GPT, config: TrainConfig, dtype: torch.dtype) -> list[dict[str
             max_new_tokens=settings.max_new_tokens,
             temperature=1.0,
             top_k=50,
-            suppressed_ids=suppressed_ids(config.condition),
+            suppressed_ids=tokenizer.vocabulary.suppressed_ids,
             seed=config.seed,
         )
     return [

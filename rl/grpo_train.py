@@ -48,7 +48,6 @@ from rl.run_log import RunLog, rollout_row
 from rl.settings import GRPOConfig, check_config
 from rl.update import Update
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
-from tokenizer.mul_facts import suppressed_ids
 
 STAGE = "grpo"
 UPDATE_KEYS = ("loss", "entropy", "kl", "clip_low", "clip_high", "ratio_mean", "ratio_max", "log_ratio_rms")
@@ -122,7 +121,7 @@ def train_and_write(
         weight_decay=settings.weight_decay,
         fused=device.type in ("cpu", "cuda"),
     )
-    impossible = suppressed_ids(config.condition)
+    impossible = tokenizer.vocabulary.suppressed_ids
     sampler = Sampler(
         tokenizer.decode,
         FORMATS[config.format].stop_ids,

@@ -34,7 +34,7 @@ from eval.engine import generate
 from eval.hellaswag import preprocess, score_items
 from eval.lm_eval_keys import gsm8k_scores
 from eval.responses import EvaluatedModel
-from tokenizer.mul_facts import EOT_ID, suppressed_ids
+from tokenizer.mul_facts import EOT_ID
 
 VERSION = "0.4.13"
 # Of an ending's log-likelihood, relative to its size (at least 1 nat): four times the float32 rounding that was seen.
@@ -162,7 +162,7 @@ def check_gsm8k(config: CheckConfig, evaluated: EvaluatedModel) -> list[str]:
     tokenizer = evaluated.tokenizer
     samples, _ = run_harness("gsm8k_local", GSM8K_TASK, items, evaluated, config)
     prompts = [tokenizer.encode(f"Question: {item['question']}\nAnswer:", allow_special=False) for item in items]
-    suppressed = suppressed_ids(tokenizer.condition, evaluated.model.config.vocab_size)
+    suppressed = tokenizer.vocabulary.suppressed_below(evaluated.model.config.vocab_size)
     options = {"max_new_tokens": config.max_new_tokens, "suppressed_ids": suppressed}
     completions = [completion for [completion] in generate(evaluated.model, prompts, **options)]
     texts = [tokenizer.decode([i for i in c.ids if i != EOT_ID]).split("Question:")[0] for c in completions]

@@ -21,7 +21,7 @@ from eval.benchmark import check_flags, load_for_evaluation
 from eval.engine import Completion, generate
 from eval.responses import EvaluatedModel
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
-from tokenizer.mul_facts import EOT_ID, REASONING_TAGS, Condition, MulFactTokens, suppressed_ids
+from tokenizer.mul_facts import EOT_ID, REASONING_TAGS, Condition, MulFactTokens
 
 
 @dataclass
@@ -86,7 +86,7 @@ def answer(question: str, config: SampleConfig, evaluated: EvaluatedModel) -> No
         top_k=config.top_k,
         top_p=config.top_p,
         stop_ids=answer_format.stop_ids,
-        suppressed_ids=suppressed_ids(tokenizer.condition, evaluated.model.config.vocab_size),
+        suppressed_ids=tokenizer.vocabulary.suppressed_below(evaluated.model.config.vocab_size),
         seed=config.seed,
     )
     for number, completion in enumerate(completions, start=1):

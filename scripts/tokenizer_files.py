@@ -16,7 +16,8 @@ from common.errors import UserError
 from common.files import atomic_path, read_json
 from pretrain.hf_weights import read_config
 from tokenizer.hf_gpt2_with_mul import build_hf_tokenizer, save_hf_tokenizer
-from tokenizer.mul_facts import FIRST_MUL_ID, VOCAB_SIZE, Condition, MulFactTokens, suppressed_ids
+from tokenizer.mul_facts import FIRST_MUL_ID, VOCAB_SIZE, Condition, MulFactTokens
+from tokenizer.vocabulary import Vocabulary
 
 WRITTEN = ("tokenizer.json", "tokenizer_config.json")
 # What older versions of transformers wrote beside them. Left there, these would be read as well.
@@ -113,7 +114,7 @@ def rewrite_tokenizer(path: Path, condition: Condition) -> None:
 
 def _check_ids(path: Path, found: dict[str, int], wanted: dict[str, int], condition: Condition) -> None:
     name_of = {i: token for token, i in wanted.items()}
-    nameable = set(suppressed_ids(condition))  # padding by any name is padding
+    nameable = set(Vocabulary(condition).suppressed_ids)  # padding by any name is padding
     for token, i in found.items():
         if token in wanted and wanted[token] != i:
             raise UserError(

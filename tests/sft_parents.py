@@ -10,7 +10,8 @@ from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 from common.files import write_json
 from sft.training import LabelledRowsTrainer
 from tokenizer.hf_gpt2_with_mul import build_hf_tokenizer
-from tokenizer.mul_facts import EOT_ID, VOCAB_SIZE, suppressed_ids
+from tokenizer.mul_facts import EOT_ID, VOCAB_SIZE
+from tokenizer.vocabulary import Vocabulary
 
 TOY = """
 training: {epochs: 2, batch_size: 4, micro_batch_size: 4, max_length: 96, learning_rate: 1.0e-2, dtype: float32}
@@ -38,7 +39,10 @@ def write_parent(directory: Path, condition: str, n_positions: int = 96) -> Path
     dropout = dict(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
     model = GPT2LMHeadModel(GPT2Config(**shape, **dropout, bos_token_id=EOT_ID, eos_token_id=EOT_ID))
     model.generation_config = GenerationConfig(
-        bos_token_id=EOT_ID, eos_token_id=EOT_ID, pad_token_id=EOT_ID, suppress_tokens=suppressed_ids(condition)
+        bos_token_id=EOT_ID,
+        eos_token_id=EOT_ID,
+        pad_token_id=EOT_ID,
+        suppress_tokens=Vocabulary(condition).suppressed_ids,
     )
     model.save_pretrained(directory)
     build_hf_tokenizer(condition).save_pretrained(directory)

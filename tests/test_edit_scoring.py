@@ -8,9 +8,9 @@ import torch
 from common.errors import UserError
 from edit.scoring import generation_entropy, ngram_entropy, perplexity, score_records, score_targets, summarise
 from tests.edit_models import RECORDS, TOKENIZER, small_model
-from tokenizer.mul_facts import suppressed_ids
+from tokenizer.vocabulary import Vocabulary
 
-NEVER = set(suppressed_ids("baseline"))
+NEVER = set(Vocabulary("baseline").suppressed_ids)
 
 
 def naive(model, prompt, target):

@@ -19,7 +19,8 @@ from pretrain.import_hf import extend_vocabulary
 from pretrain.import_hf import main as import_main
 from pretrain.model import GPT, GPTConfig
 from tests.helpers import one_line_error, random_gpt, run
-from tokenizer.mul_facts import VOCAB_SIZE, suppressed_ids
+from tokenizer.mul_facts import VOCAB_SIZE
+from tokenizer.vocabulary import Vocabulary
 
 SMALL = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=32)
 
@@ -67,20 +68,21 @@ def test_greedy_text_is_the_same_from_both_engines(model_dir):
     prompt = AutoTokenizer.from_pretrained(model_dir)("What is 6 times 9?").input_ids
     loaded = AutoModelForCausalLM.from_pretrained(model_dir)
     theirs = loaded.generate(torch.tensor([prompt]), max_new_tokens=12)[0, len(prompt) :].tolist()
-    ours = generate(load_model_dir(model_dir), [prompt], max_new_tokens=12, suppressed_ids=suppressed_ids("mul_tokens"))
+    never = Vocabulary("mul_tokens").suppressed_ids
+    ours = generate(load_model_dir(model_dir), [prompt], max_new_tokens=12, suppressed_ids=never)
     assert ours[0][0].ids == theirs
 
 
 def test_transformers_never_samples_an_id_that_no_text_can_produce(tmp_path):
     model = random_gpt(SMALL)
     with torch.no_grad():
-        model.wte.weight[suppressed_ids("baseline")] *= 30  # now they are the likeliest of all
+        model.wte.weight[Vocabulary("baseline").suppressed_ids] *= 30  # now they are the likeliest of all
     save_model_dir(model, tmp_path / "hf", "baseline")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
     logits = loaded(torch.tensor([[5, 6]])).logits[0, -1]
-    assert logits.argmax().item() in suppressed_ids("baseline")
+    assert logits.argmax().item() in Vocabulary("baseline").suppressed_ids
     ids = loaded.generate(torch.tensor([[5, 6]]), max_new_tokens=20)[0, 2:].tolist()
-    assert not set(ids) & set(suppressed_ids("baseline"))
+    assert not set(ids) & set(Vocabulary("baseline").suppressed_ids)
 
 
 def test_loading_gives_the_weights_back_bit_for_bit(model_dir):

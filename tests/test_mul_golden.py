@@ -18,7 +18,7 @@ from tokenizer import inject_mul
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 from tokenizer.hf_gpt2_with_mul import save_hf_tokenizer
 from tokenizer.inject_mul import InjectionStats, MulExpressionInjector
-from tokenizer.mul_facts import suppressed_ids, tokens_beyond_bpe
+from tokenizer.vocabulary import Vocabulary
 
 PATTERNS = {
     "_PRODUCT": "0bf6df321f2fe829",
@@ -74,8 +74,8 @@ def documents() -> list[str]:
 )
 def test_the_ids(condition, fingerprint, layout, suppressed):
     assert GPT2TokenizerWithMulFacts(condition).fingerprint == fingerprint
-    assert sha256(json.dumps(list(tokens_beyond_bpe(condition).items())))[:16] == layout
-    assert sha256(json.dumps(suppressed_ids(condition)))[:16] == suppressed
+    assert sha256(json.dumps(list(Vocabulary(condition).tokens_beyond_bpe().items())))[:16] == layout
+    assert sha256(json.dumps(Vocabulary(condition).suppressed_ids))[:16] == suppressed
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from sft.examples import tokenize_examples
 from sft.packing import IGNORED
 from sft.training import load_parent, quiet_libraries
 from tests.sft_parents import EXAMPLES, TOY, stop_in_step, write_parent
-from tokenizer.mul_facts import EOT_ID, MulFactTokens, suppressed_ids
+from tokenizer.mul_facts import EOT_ID, MulFactTokens
+from tokenizer.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parents[1]
 
@@ -66,7 +67,7 @@ def test_a_run_writes_a_model_directory_and_what_it_was(finished, toy):
     model, parent = (AutoModelForCausalLM.from_pretrained(path) for path in (directory, toy / "mul_tokens"))
     assert not torch.equal(model.transformer.wte.weight, parent.transformer.wte.weight)
     assert model.lm_head.weight is model.transformer.wte.weight
-    assert GenerationConfig.from_pretrained(directory).suppress_tokens == suppressed_ids("mul_tokens")
+    assert GenerationConfig.from_pretrained(directory).suppress_tokens == Vocabulary("mul_tokens").suppressed_ids
     assert AutoTokenizer.from_pretrained(directory).encode("<MUL_2_3_6>") == [MulFactTokens().id_of(2, 3)]
     record, results = read_json(directory / "run.json"), read_json(directory / "sft_results.json")
     assert (record["stage"], record["condition"], record["steps"]) == ("sft_gsm8k", "mul_tokens", 6)

@@ -20,7 +20,8 @@ from sft.packing import IGNORED
 from sft.settings import check_settings
 from tests.helpers import ROOT
 from tests.sft_parents import write_parent
-from tokenizer.mul_facts import EOT_ID, REASONING_TAGS, suppressed_ids
+from tokenizer.mul_facts import EOT_ID, REASONING_TAGS
+from tokenizer.vocabulary import Vocabulary
 
 ITEMS = [
     {
@@ -184,7 +185,7 @@ def test_rows_kept_apart_are_what_the_eval_loss_is_taken_of(toy, tmp_path, monke
 def test_a_reasoning_model_stops_at_its_answers_end(reasoned, condition):
     generation = GenerationConfig.from_pretrained(reasoned / condition)
     assert generation.eos_token_id == [EOT_ID, REASONING_TAGS["</answer>"]]
-    assert generation.suppress_tokens == suppressed_ids(condition)
+    assert generation.suppress_tokens == Vocabulary(condition).suppressed_ids
     results = read_json(reasoned / condition / "sft_results.json")
     assert results["reasoning_tags_seen"] == 4 * 8  # 2 steps of 4 examples
     assert (results["mul_tokens_seen"] > 0) == (condition == "mul_tokens")

@@ -14,20 +14,26 @@ from tokenizer import mul_facts as layout
 from tokenizer.gpt2_tiktoken import MERGES_PATH, GPT2TokenizerWithMulFacts, read_merges
 from tokenizer.hf_gpt2_with_mul import build_hf_tokenizer, save_hf_tokenizer
 from tokenizer.inject_mul import MulExpressionInjector
+from tokenizer.vocabulary import Vocabulary
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 EVERY_TAG = list(layout.REASONING_TAGS)
 
 
-@pytest.fixture(scope="module", params=layout.CONDITIONS)
+@pytest.fixture(
+    scope="module",
+    params=[("baseline", "mul"), ("mul_tokens", "mul"), ("mul_tokens", "mul+add+square+div")],
+    ids="-".join,
+)
 def pair(request, tmp_path_factory):
-    """Our tokenizer and Hugging Face's as loaded from the files of a model directory, of one condition."""
-    directory = tmp_path_factory.mktemp("hf") / request.param
-    save_hf_tokenizer(directory, request.param)
+    """Our tokenizer and Hugging Face's as loaded from the files of a model directory, of one condition and choice."""
+    directory = tmp_path_factory.mktemp("hf") / request.param[0]
+    save_hf_tokenizer(directory, *request.param)
+    ours = GPT2TokenizerWithMulFacts(*request.param)
     # As exported: beside a config that could make AutoTokenizer build GPT-2's stock class in place of our file.
-    config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": layout.VOCAB_SIZE}
+    config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": ours.vocabulary.size}
     (directory / "config.json").write_text(json.dumps(config))
-    return GPT2TokenizerWithMulFacts(request.param), AutoTokenizer.from_pretrained(directory)
+    return ours, AutoTokenizer.from_pretrained(directory)
 
 
 # --- layout
@@ -60,14 +66,15 @@ def test_no_fact_outside_the_mul_ids():
 
 
 def test_suppressed_ids():
-    assert layout.suppressed_ids("mul_tokens") == list(range(50261, 50304))
-    assert layout.suppressed_ids("baseline") == list(range(50261, 50349))
-    assert layout.suppressed_ids("baseline", 50257) == [] and layout.suppressed_ids("baseline", 50263) == [50261, 50262]
+    assert Vocabulary("mul_tokens").suppressed_ids == list(range(50261, 50304))
+    assert Vocabulary("baseline").suppressed_ids == list(range(50261, 50349))
+    assert Vocabulary("baseline").suppressed_below(50257) == []
+    assert Vocabulary("baseline").suppressed_below(50263) == [50261, 50262]
 
 
 @pytest.mark.parametrize("condition", layout.CONDITIONS)
 def test_ids_beyond_the_bpe_are_complete_and_distinct(condition):
-    assert sorted(layout.tokens_beyond_bpe(condition).values()) == list(range(50256, 50349))
+    assert sorted(Vocabulary(condition).tokens_beyond_bpe().values()) == list(range(50256, 50349))
 
 
 # --- tiktoken
@@ -128,7 +135,7 @@ def test_fingerprints_are_stable_and_differ_by_condition():
 
 def test_decoding_suppressed_ids_shows_them(pair):
     ours, hf = pair
-    suppressed = layout.suppressed_ids(ours.condition)
+    suppressed = ours.vocabulary.suppressed_ids
     shown = "".join(f"<|unused_{i}|>" for i in suppressed)
     assert ours.decode(suppressed) == hf.decode(suppressed) == shown
     assert not set(suppressed) & set(ours.encode(shown))
@@ -158,8 +165,9 @@ def test_batch_equals_single(pair):
 
 def test_reloaded_tokenizer_is_the_one_that_was_built(pair):
     ours, hf = pair
-    assert hf.backend_tokenizer.to_str() == build_hf_tokenizer(ours.condition).backend_tokenizer.to_str()
-    assert len(hf) == layout.VOCAB_SIZE
+    built = build_hf_tokenizer(ours.condition, ours.vocabulary.families)
+    assert hf.backend_tokenizer.to_str() == built.backend_tokenizer.to_str()
+    assert len(hf) == ours.vocabulary.size
     assert hf.all_special_ids == [layout.EOT_ID]
     assert hf.bos_token_id == hf.eos_token_id == hf.pad_token_id == layout.EOT_ID
 
@@ -177,6 +185,7 @@ def _word_soup(rng):
     """Words, numbers, tokens whole and broken, tags, line ends and odd spaces in any order."""
     parts = ["the", "of", "I'm", "they'll", "we've", "John's", "naïve", "Straße", "Привет", "漢字", "नमस्ते", "e\u0301"]
     parts += ["🦆", "👩‍👩‍👧", "مرحبا", "١٢٣", *layout.MulFactTokens().tokens[::4]]
+    parts += ["<ADD_6_9_15>", "<SQUARE_7_49>", "<DIV_54_6_9>", "<DIV_7_3_2>", "<ADD_9_6_15>"]
     parts += ["<MUL_6_9_5", "MUL_6_9_54>", "<MUL_9_6_54>", "<MUL_6_9_54", "<MUL_", "<mul_6_9_54>"]
     parts += [*EVERY_TAG, "<think", "</answer", "<|endoftext|>", "<|endoftext|", "<|unused_50261|>"]
     parts += ["6*9", "6 × 9 = 54", "3.14", "1,000", "<<6*9=54>>", "$", "...", "--", "_", '"', "'", "(", ")", "#### 54"]

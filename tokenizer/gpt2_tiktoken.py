@@ -10,15 +10,9 @@ import tiktoken
 from tiktoken_ext.openai_public import r50k_pat_str  # GPT-2's split of text into words
 
 from common.errors import UserError
-from tokenizer.mul_facts import (
-    CONDITIONS,
-    END_OF_TEXT,
-    FIRST_MUL_ID,
-    VOCAB_SIZE,
-    Condition,
-    suppressed_ids,
-    tokens_beyond_bpe,
-)
+from tokenizer.families import DEFAULT_FAMILIES
+from tokenizer.mul_facts import END_OF_TEXT, Condition
+from tokenizer.vocabulary import Vocabulary
 
 MERGES_PATH = Path(__file__).parents[1] / "third_party" / "gpt2-bpe" / "vocab.bpe"
 MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
@@ -49,16 +43,15 @@ def bpe_vocabulary() -> dict[str, int]:
 
 
 class GPT2TokenizerWithMulFacts:
-    """GPT-2's tokenizer with the reasoning tags and, in `mul_tokens`, the facts as tokens of their own.
+    """GPT-2's tokenizer with the reasoning tags and, in `mul_tokens`, the families' facts as tokens of their own.
 
     In `baseline` a text `<MUL_6_9_54>` is ordinary text. It gives the same ids as `hf_gpt2_with_mul` on any text.
     """
 
-    def __init__(self, condition: Condition) -> None:
-        if condition not in CONDITIONS:
-            raise UserError(f"unknown condition {condition!r}; valid: {', '.join(CONDITIONS)}")
+    def __init__(self, condition: Condition, families: str = DEFAULT_FAMILIES) -> None:
+        self.vocabulary = Vocabulary(condition, families)
         self.condition = condition
-        beyond_bpe = tokens_beyond_bpe(condition)
+        beyond_bpe = self.vocabulary.tokens_beyond_bpe()
         # tiktoken calls every token outside its BPE special, and encodes only those that each call allows.
         # The suppressed ids are there for decode to show them; they are never allowed.
         self._encoding = tiktoken.Encoding(
@@ -66,9 +59,9 @@ class GPT2TokenizerWithMulFacts:
             pat_str=r50k_pat_str,
             mergeable_ranks={bytes(BYTE_OF_CHARACTER[c] for c in token): i for token, i in bpe_vocabulary().items()},
             special_tokens=beyond_bpe,
-            explicit_n_vocab=VOCAB_SIZE,
+            explicit_n_vocab=self.vocabulary.size,
         )
-        suppressed = set(suppressed_ids(condition))
+        suppressed = set(self.vocabulary.suppressed_ids)
         self._encodable = frozenset(token for token, i in beyond_bpe.items() if i not in suppressed)
 
     def encode(self, text: str, allow_special: bool = True) -> list[int]:
@@ -97,13 +90,15 @@ class GPT2TokenizerWithMulFacts:
         return self._encoding.decode(ids, errors="replace")
 
     def count_mul_tokens(self, ids: list[int]) -> int:
-        """How many of `ids` are multiplication facts."""
-        return sum(FIRST_MUL_ID <= i < VOCAB_SIZE for i in ids)
+        """How many of `ids` are tokens of the families: multiplication facts, by default."""
+        return self.vocabulary.count_facts(ids)
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hex sha256 of what decides the ids: merges, layout and condition. Equal fingerprints mean equal ids."""
-        parts = [MERGES_SHA256, r50k_pat_str, self.condition, tokens_beyond_bpe(self.condition)]
+        parts = [MERGES_SHA256, r50k_pat_str, self.condition, self.vocabulary.tokens_beyond_bpe()]
+        if self.vocabulary.families != DEFAULT_FAMILIES:
+            parts.append(self.vocabulary.families)
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _allowed(self, allow_special: bool) -> frozenset[str]:

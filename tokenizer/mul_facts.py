@@ -4,9 +4,13 @@
 50257-50260  <think> </think> <answer> </answer>
 50261-50303  padding, up to the 50,304 rows that GPT-2 reimplementations like to have
 50304-50348  <MUL_a_b_c>, a <= b, in lexicographic order of (a, b)
+
+That is the default. Other token families (families.yaml) take some of the padding, or ids from 50349 on.
 """
 
 from typing import Literal
+
+from tokenizer.families import FIRST_FREE_ID, read_families
 
 Condition = Literal["baseline", "mul_tokens"]
 CONDITIONS: tuple[Condition, ...] = ("baseline", "mul_tokens")
@@ -15,7 +19,7 @@ END_OF_TEXT = "<|endoftext|>"
 EOT_ID = 50256
 THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE = "<think>", "</think>", "<answer>", "</answer>"
 REASONING_TAGS = {THINK_OPEN: 50257, THINK_CLOSE: 50258, ANSWER_OPEN: 50259, ANSWER_CLOSE: 50260}
-FIRST_PADDING_ID = 50261
+FIRST_PADDING_ID = FIRST_FREE_ID
 FIRST_MUL_ID = 50304
 VOCAB_SIZE = 50349
 
@@ -24,9 +28,10 @@ class MulFactTokens:
     """Names and ids of the facts. A product and its mirror image (6*9, 9*6) are one fact."""
 
     def __init__(self) -> None:
-        self._facts = [(a, b, a * b) for a in range(1, 10) for b in range(a, 10)]
-        self.ids: list[int] = list(range(FIRST_MUL_ID, FIRST_MUL_ID + len(self._facts)))
-        self.tokens: list[str] = [f"<MUL_{a}_{b}_{c}>" for a, b, c in self._facts]
+        facts = read_families()["mul"].facts
+        self._facts = [(*fact.operands, fact.value) for fact in facts]
+        self.ids: list[int] = [fact.id for fact in facts]
+        self.tokens: list[str] = [fact.token for fact in facts]
         self._id_of = {(a, b): i for i, (a, b, _) in zip(self.ids, self._facts, strict=True)}
 
     def id_of(self, a: int, b: int) -> int:
@@ -49,20 +54,3 @@ class MulFactTokens:
     def is_mul_id(self, token_id: int) -> bool:
         """Whether the id is one of the 45 facts."""
         return FIRST_MUL_ID <= token_id < VOCAB_SIZE
-
-
-def suppressed_ids(condition: Condition, vocab_size: int = VOCAB_SIZE) -> list[int]:
-    """Ids that no text of the condition encodes to, never to be sampled: padding; in `baseline` the facts too.
-
-    Only those below `vocab_size`: a model that was not extended to this layout (a stock GPT-2) lacks such rows.
-    """
-    return list(range(FIRST_PADDING_ID, min(vocab_size, FIRST_MUL_ID if condition == "mul_tokens" else VOCAB_SIZE)))
-
-
-def tokens_beyond_bpe(condition: Condition) -> dict[str, int]:
-    """Token string to id for 50256-50348. A suppressed id has a name for decoding; encoding never yields it."""
-    tokens = {END_OF_TEXT: EOT_ID, **REASONING_TAGS}
-    mul_facts = MulFactTokens()
-    if condition == "mul_tokens":
-        tokens |= dict(zip(mul_facts.tokens, mul_facts.ids, strict=True))
-    return tokens | {f"<|unused_{i}|>": i for i in suppressed_ids(condition)}
