@@ -2,26 +2,35 @@
 
 GPT-2's Conv1D stores its weights (in, out) where nn.Linear stores (out, in), so every projection is transposed on the
 way. The square `attn.c_proj` too: without its transpose every shape still fits and the model is quietly ruined.
+
+Reading does without transformers, which is imported where something is written: it takes two seconds, and most scripts
+only read.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import GenerationConfig, GPT2Config
 
 from common.errors import UserError
 from common.files import atomic_directory, read_json
 from pretrain.model import GPT, GPTConfig
-from tokenizer.hf_gpt2_with_mul import save_hf_tokenizer
 from tokenizer.mul_facts import EOT_ID, Condition
 from tokenizer.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, GPT2Config
 
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 MODEL_FILES = {"config.json", "generation_config.json", "model.safetensors", "run.json"}
 MODEL_FILES |= {"tokenizer.json", "tokenizer_config.json"}
+# What a config.json may leave out, with GPT2Config's defaults: what our GPT takes, in its order, and what it is.
+SHAPE = {"n_layer": 12, "n_head": 12, "n_embd": 768, "n_positions": 1024, "vocab_size": 50_257}
+FIXED = {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True}
+FIXED |= {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "n_inner": None}
 # Buffers that old GPT-2 checkpoints carry, and the head that is the embedding once more.
 IGNORED = (".attn.bias", ".attn.masked_bias", "lm_head.weight")
 
@@ -37,8 +46,10 @@ def from_hf_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: _transposed(name, tensor) for name, tensor in named.items()}
 
 
-def hf_config(config: GPTConfig) -> GPT2Config:
+def hf_config(config: GPTConfig) -> "GPT2Config":
     """The GPT2Config of the same architecture. Dropout is 0: we train without it, and so must the stages after us."""
+    from transformers import GPT2Config
+
     return GPT2Config(
         vocab_size=config.vocab_size,
         n_positions=config.block_size,
@@ -59,8 +70,10 @@ def hf_config(config: GPTConfig) -> GPT2Config:
     )
 
 
-def generation_config(condition: Condition) -> GenerationConfig:
+def generation_config(condition: Condition) -> "GenerationConfig":
     """Greedy, ends at end-of-text, and never samples an id that no text of this condition can produce."""
+    from transformers import GenerationConfig
+
     return GenerationConfig(
         bos_token_id=EOT_ID,
         eos_token_id=EOT_ID,
@@ -77,6 +90,8 @@ def save_model_dir(model: GPT, output_dir: Path | str, condition: Condition) -> 
     there is a UserError. `AutoModelForCausalLM` and
     `AutoTokenizer` load it as it is, and `load_model_dir` gives the same GPT back, bit for bit.
     """
+    from tokenizer.hf_gpt2_with_mul import save_hf_tokenizer
+
     check_replaceable(Path(output_dir), condition)
     state = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in model.state_dict().items()}
     with atomic_directory(output_dir) as partial:
@@ -127,13 +142,10 @@ def read_config(path: Path | str) -> GPTConfig:
     values = read_json(path / "config.json")
     if values.get("model_type") != "gpt2":
         raise UserError(f"{path} holds a {values.get('model_type')} model; this project works on gpt2")
-    config = GPT2Config(**values)
-    fixed = {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True}
-    fixed |= {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "n_inner": None}
-    for key, value in fixed.items():
-        if getattr(config, key) != value:
-            raise UserError(f"{path}: {key} is {getattr(config, key)!r}; GPT-2 has {value!r}, and so has our GPT")
-    return GPTConfig(config.n_layer, config.n_head, config.n_embd, config.n_positions, config.vocab_size)
+    for key, value in FIXED.items():
+        if values.get(key, value) != value:
+            raise UserError(f"{path}: {key} is {values[key]!r}; GPT-2 has {value!r}, and so has our GPT")
+    return GPTConfig(*(values.get(key, default) for key, default in SHAPE.items()))
 
 
 def _weight_files(path: Path) -> list[Path]:

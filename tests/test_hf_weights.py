@@ -14,7 +14,7 @@ from eval.engine import generate
 from pretrain.checkpoint import save_checkpoint
 from pretrain.export_hf import ExportConfig
 from pretrain.export_hf import main as export_main
-from pretrain.hf_weights import load_model_dir, save_model_dir
+from pretrain.hf_weights import FIXED, SHAPE, load_model_dir, save_model_dir
 from pretrain.import_hf import extend_vocabulary
 from pretrain.import_hf import main as import_main
 from pretrain.model import GPT, GPTConfig
@@ -35,6 +35,17 @@ def call(main, monkeypatch, *arguments: object) -> None:
     """A script's main in this process, as from the command line."""
     monkeypatch.setattr("sys.argv", ["script", *map(str, arguments)])
     main()
+
+
+def test_what_a_config_leaves_out_is_what_transformers_takes():
+    defaults = GPT2Config()
+    assert {key: getattr(defaults, key) for key in SHAPE | FIXED} == SHAPE | FIXED
+
+
+def test_an_evaluation_starts_without_what_it_may_not_need():
+    """Each takes a second or two of every script's start."""
+    names = "{'transformers', 'scipy.stats'} & set(sys.modules)"
+    assert run("-c", f"import sys, eval.run_gsm8k; print({names})").stdout.strip() == "set()"
 
 
 @pytest.fixture(scope="module")
