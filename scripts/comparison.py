@@ -187,8 +187,8 @@ def _grpo(both: dict[str, ConditionRuns]) -> dict[str, dict[str, Any]]:
         if "grpo" not in runs.results:
             continue
         changes[condition] = {"results": runs.results["grpo"]}
-        parent = _parent_stage(runs.records["grpo"])
-        names = [_responses_of(runs, "gsm8k", stage) for stage in (parent, "grpo")]
+        parent = parent_stage(runs.records["grpo"])
+        names = [responses_of(runs, "gsm8k", stage) for stage in (parent, "grpo")]
         if all(names):
             before, after = (runs.responses[name] for name in names)
             same = [_identity(row) for row in before] == [_identity(row) for row in after]
@@ -199,17 +199,17 @@ def _grpo(both: dict[str, ConditionRuns]) -> dict[str, dict[str, Any]]:
     return changes
 
 
-def _parent_stage(record: dict[str, Any]) -> str | None:
+def parent_stage(record: dict[str, Any]) -> str | None:
     """The stage that made the model; None of one from elsewhere, such as OpenAI's."""
     run = (record.get("parent") or {}).get("run")
     return run["stage"] if run else None
 
 
-def _responses_of(runs: ConditionRuns, benchmark: str, stage: str | None) -> str | None:
+def responses_of(runs: ConditionRuns, benchmark: str, stage: str | None) -> str | None:
     """The name of the responses to `benchmark` of the model that `stage` made, or None."""
     for name in runs.responses:
         record = runs.records.get(f"eval_{benchmark}{name.removeprefix(benchmark)}")
-        if benchmark_kind(name) == benchmark and record and _parent_stage(record) == stage:
+        if benchmark_kind(name) == benchmark and record and parent_stage(record) == stage:
             return name
     return None
 
@@ -226,9 +226,11 @@ def _editing(both: dict[str, ConditionRuns]) -> dict[str, dict[str, Any]]:
 def _all_records(runs: ConditionRuns, stages: list[str]) -> dict[str, dict[str, Any]]:
     """The records of `stages` and of their ancestors, by stage, in the order in which they ran."""
     records: dict[str, dict[str, Any]] = {}
-    for chain in sorted((chain_of(runs.records[stage]) for stage in stages), key=len, reverse=True):
-        for record in chain:
+    for stage in sorted(stages, key=lambda stage: len(chain_of(runs.records[stage])), reverse=True):
+        *ancestors, own = chain_of(runs.records[stage])
+        for record in ancestors:
             records.setdefault(record["stage"], record)
+        records.setdefault(stage, own)  # by its name among the runs: there may be several evaluations of a kind
     return records
 
 

@@ -65,7 +65,7 @@ class Report:
 
 
 def to_markdown(report: Report) -> str:
-    """The report as Markdown without its plots, which are in report.html only."""
+    """The report as Markdown without its plots, which only the HTML has."""
     parts = [f"# {report.title}", *map(_markdown, report.head)]
     for section in report.sections:
         parts += [f"## {section.title}", *map(_markdown, section.blocks)]
@@ -87,7 +87,7 @@ def _markdown(block: Block) -> str:
         case Listing(title, text):
             return f"**{title}**\n\n{_fence(text)}"
         case Plot(title):
-            return f"*Plot in report.html: {title}*"
+            return f"*Plot, in the HTML report: {title}*"
 
 
 def _markdown_row(cells: list[str]) -> str:

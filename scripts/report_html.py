@@ -8,7 +8,8 @@ from html import escape
 from scripts.report_blocks import Block, Listing, Paragraph, Report, Sample, Table
 from scripts.report_plots import Plot
 
-NUMBER = re.compile(r"[+−-]?\d[\d,.e-]*( ?(%|s|min))?(\sto\s\d[\d.]*|/\d+)?( \[.*\])?|n/a")
+VALUE = r"[+−-]?\d[\d,.e-]*( ?(%|s|min))?"
+NUMBER = re.compile(rf"(< )?{VALUE}((\sto\s| → ){VALUE}|/\d+)?( \[.*\]| \(.*\))?|n/a")
 
 STYLE = """
 :root {

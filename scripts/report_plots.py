@@ -62,6 +62,57 @@ def draw_losses(
     axes.legend(**TEXT)
 
 
+def curves_plot(
+    title: str, caption: str, runs: dict[str, list[Curve]], xlabel: str, ylabel: str, marked: bool = False
+) -> Plot:
+    """The curves of each condition's runs, one for each seed: of several, thin, with their mean thick on top."""
+
+    def draw(axes: Axes, colours: dict[str, str]) -> None:
+        for condition, curves in runs.items():
+            look = {"color": colours[condition], "ls": LINES[condition]}
+            if len(curves) > 1:
+                for steps, values in curves:
+                    axes.plot(steps, values, color=colours[condition], lw=0.8, alpha=0.5)
+            mark = {"marker": MARKERS[condition], "mfc": "none"} if marked else {}
+            axes.plot(*mean_curve(curves), lw=1.6 if len(curves) == 1 else 2.4, label=condition, **look, **mark)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        axes.legend(**TEXT)
+
+    return draw_plot(title, caption, draw)
+
+
+def mean_curve(curves: list[Curve]) -> Curve:
+    """The mean of several runs, at the steps that all of them have."""
+    points = [dict(zip(steps, values, strict=True)) for steps, values in curves]
+    steps = sorted(set.intersection(*map(set, points))) if points else []
+    return steps, [float(np.mean([of_run[step] for of_run in points])) for step in steps]
+
+
+def difference_plot(title: str, caption: str, rows: dict[str, dict[str, Any]]) -> Plot:
+    """Differences in points with their intervals, row by row, and each seed's as a small mark.
+
+    rows: {label: {difference, low, high, per_seed}} as shares; low and high may be None.
+    """
+
+    def draw(axes: Axes, colours: dict[str, str]) -> None:
+        axes.figure.set_figheight(1.1 + 0.42 * len(rows))
+        for y, row in enumerate(rows.values()):
+            if row["low"] is not None:
+                axes.plot([100 * row["low"], 100 * row["high"]], [y, y], color=colours["ink"], lw=1.4)
+            axes.plot([100 * value for value in row["per_seed"]], [y] * len(row["per_seed"]), **seed_mark(colours))
+            axes.plot(100 * row["difference"], y, "D", ms=5.5, color=colours["ink"])
+        axes.axvline(0, color=colours["ink"], lw=0.8, ls=":")
+        axes.set_yticks(range(len(rows)), list(rows), fontsize=9)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlabel("mul_tokens minus baseline, points")
+
+    def seed_mark(colours: dict[str, str]) -> dict[str, Any]:
+        return {"ls": "none", "marker": "o", "ms": 4.5, "mfc": "none", "mew": 1.2, "mec": colours["mul_tokens"]}
+
+    return draw_plot(title, caption, draw)
+
+
 def accuracy_plot(title: str, groups: dict[str, dict[str, dict[str, Any]]]) -> Plot:
     """Bars of accuracy in percent with 95% intervals; groups: {label: {condition: {accuracy, low, high}}}."""
 

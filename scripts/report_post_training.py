@@ -2,12 +2,10 @@
 
 from typing import Any
 
-from matplotlib.axes import Axes
-
 from scripts.report_blocks import Block, Paragraph, Table
-from scripts.report_plots import LINES, MARKERS, TEXT, Plot, draw_plot, running_mean
+from scripts.report_plots import Curve, Plot, curves_plot, running_mean
 from scripts.report_wording import change_text
-from scripts.stage_runs import ConditionRuns
+from scripts.stage_runs import ConditionRuns, curve
 
 MEASURES = {"ES, the prompt itself": "efficacy", "PS, paraphrases": "paraphrase", "NS, neighbors": "neighborhood"}
 REWARD_WINDOW = 5  # iterations of the reward's running mean
@@ -41,7 +39,7 @@ def grpo_blocks(comparison: dict[str, Any], both: dict[str, ConditionRuns]) -> l
     blocks.append(Table("GRPO runs", header, rows, note, wide=True))
     logs = {condition: both[condition].logs.get("grpo", []) for condition in changes}
     if all(logs.values()):
-        blocks += [_reward_plot(logs), _accuracy_plot(logs)]
+        blocks += grpo_plots({condition: [log] for condition, log in logs.items()})
     return blocks
 
 
@@ -57,33 +55,31 @@ def _sentence(condition: str, change: dict[str, Any]) -> str:
     )
 
 
-def _reward_plot(logs: dict[str, list[dict]]) -> Plot:
-    def draw(axes: Axes, colours: dict[str, str]) -> None:
-        for condition, log in logs.items():
-            rows = [row for row in log if "reward_mean" in row]
-            steps = [row["iteration"] for row in rows]
-            rewards = running_mean([row["reward_mean"] for row in rows], REWARD_WINDOW)
-            axes.plot(steps, rewards, color=colours[condition], ls=LINES[condition], lw=1.6, label=condition)
-        axes.set_xlabel("iteration")
-        axes.set_ylabel("mean reward")
-        axes.legend(**TEXT)
-
+def grpo_plots(logs: dict[str, list[list[dict]]]) -> list[Plot]:
+    """Reward and held-out accuracy over the iterations; logs: each condition's, one for each seed."""
+    rewards = {
+        condition: [_smooth(curve(log, "reward_mean", "iteration")) for log in of] for condition, of in logs.items()
+    }
+    accuracies = {
+        condition: [_in_percent(curve(log, "eval_accuracy", "iteration")) for log in of]
+        for condition, of in logs.items()
+    }
     caption = f"Mean over all responses sampled in an iteration; running mean of {REWARD_WINDOW} iterations."
-    return draw_plot("Reward in GRPO", caption, draw)
+    held_out = "Train problems that are never drawn, answered greedily."
+    return [
+        curves_plot("Reward in GRPO", caption, rewards, "iteration", "mean reward"),
+        curves_plot(
+            "Held-out accuracy in GRPO", held_out, accuracies, "iteration", "greedy accuracy, held out (%)", marked=True
+        ),
+    ]
 
 
-def _accuracy_plot(logs: dict[str, list[dict]]) -> Plot:
-    def draw(axes: Axes, colours: dict[str, str]) -> None:
-        for condition, log in logs.items():
-            rows = [row for row in log if "eval_accuracy" in row]
-            look = {"color": colours[condition], "ls": LINES[condition], "marker": MARKERS[condition], "mfc": "none"}
-            accuracy = [100 * row["eval_accuracy"] for row in rows]
-            axes.plot([row["iteration"] for row in rows], accuracy, label=condition, **look)
-        axes.set_xlabel("iteration")
-        axes.set_ylabel("greedy accuracy, held out (%)")
-        axes.legend(**TEXT)
+def _smooth(points: Curve) -> Curve:
+    return points[0], list(running_mean(points[1], REWARD_WINDOW))
 
-    return draw_plot("Held-out accuracy in GRPO", "Train problems that are never drawn, answered greedily.", draw)
+
+def _in_percent(points: Curve) -> Curve:
+    return points[0], [100 * value for value in points[1]]
 
 
 def editing_blocks(comparison: dict[str, Any]) -> list[Block]:

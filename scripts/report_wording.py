@@ -36,6 +36,12 @@ def label_of(name: str) -> str:
     return LABELS[benchmark_kind(name)] + (f"\n{stage}" if stage else "")
 
 
+def short_title(name: str, result: dict[str, Any]) -> str:
+    """A benchmark of a study's numbers for a table's row: "Arithmetic-probe (sft_gsm8k)"."""
+    label = LABELS[benchmark_kind(name)].replace("-\n", "-").replace("\n", " ")
+    return f"{label} ({result['model']})" if result["model"] else label
+
+
 def category_of(category: str) -> str:
     """A benchmark's category in words."""
     return CATEGORIES.get(category, category)
@@ -67,9 +73,19 @@ def points_text(share: float) -> str:
     return f"{100 * share:+.1f}".replace("-", "−")
 
 
+def range_text(low: float, high: float) -> str:
+    """The two limits of a difference, in points."""
+    return f"{points_text(low)} to {points_text(high)}"
+
+
 def p_text(p: float) -> str:
     """A p-value with three decimals."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def p_cell(p: float) -> str:
+    """The same for a table's cell, without the p."""
+    return p_text(p).removeprefix("p ").removeprefix("= ")
 
 
 def seconds_text(seconds: float | None) -> str:

@@ -67,5 +67,5 @@ for seed in "${seeds[@]}"; do
 done
 [[ -z $only ]] || exit 0
 
-uv run --no-sync python scripts/report_study.py --seeds "${runs[@]}" --output-dir "$root" --data-description "$description"
+uv run --no-sync python scripts/report.py --seeds "${runs[@]}" --output-dir "$root" --data-description "$description"
 echo "study: $root/study.html (and study.md), after $SECONDS s"

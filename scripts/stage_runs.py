@@ -85,9 +85,12 @@ def chain_of(record: dict[str, Any]) -> list[dict[str, Any]]:
     return chain
 
 
-def curve(log: list[dict], key: str) -> tuple[list[int], list[float]]:
-    """Steps and values of a log's rows that hold `key`; of a step logged twice, as after a resume, the last."""
-    points = {row["step"]: row[key] for row in log if row.get(key) is not None}
+def curve(log: list[dict], key: str, count: str = "step") -> tuple[list[int], list[float]]:
+    """Steps and values of a log's rows that hold `key`; of a step logged twice, as after a resume, the last.
+
+    count: what a row calls its step; GRPO's "iteration".
+    """
+    points = {row[count]: row[key] for row in log if row.get(key) is not None}
     steps = sorted(points)
     return steps, [points[step] for step in steps]
 
