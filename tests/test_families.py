@@ -141,6 +141,7 @@ SOUND = {"first_id": 50400, "token": "<SUB_{a}_{b}_{c}>", "rule": "sum", "number
         ({"rule": "power"}, "sub: unknown rule 'power'; there are product, sum, square, quotient, digit"),
         ({"token": "MUL {a} {b}"}, "sub: token 'MUL {a} {b}'; expected a form such as <MUL_{a}_{b}_{c}>"),
         ({"token": "<SUB_{a}>"}, "sub: <SUB_1> already belongs to sub"),
+        ({"forms": ["infix"]}, "sub: unknown form 'infix'; there are infix_product, infix_sum"),
         ({"form": []}, "sub: expected the keys first_id, forms, numbers, rule, token, found"),
     ],
 )

@@ -14,21 +14,19 @@ from data.encoding import Batch, encode_batch
 from data.prepare_text import PrepareTextConfig, generated_documents
 from data.world.passages import passage_records
 from tests.helpers import run
-from tokenizer import inject_mul
+from tokenizer.forms import infix_product
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 from tokenizer.hf_gpt2_with_mul import save_hf_tokenizer
 from tokenizer.inject_mul import InjectionStats, MulExpressionInjector
 from tokenizer.vocabulary import Vocabulary
 
-PATTERNS = {
-    "_PRODUCT": "0bf6df321f2fe829",
-    "_FORBIDDEN_BEFORE": "9c44093aa0cd8d6a",
-    "_FORBIDDEN_AFTER": "52f73fbdd7ce6632",
-    "_TIED_BEFORE": "9cf0f9c97a71a97d",
-    "_TIED_AFTER": "f1965f3f0d4406d7",
-    "_SIGN_BEFORE": "524feb88868cc4f4",
-    "_RESULT": "ac3058a585e946b3",
-    "_FORBIDDEN_AFTER_RESULT": "f624a554eb102165",
+PATTERNS = {  # of the form of products
+    "expression": "0bf6df321f2fe829",
+    "forbidden_before": "9c44093aa0cd8d6a",
+    "forbidden_after": "52f73fbdd7ce6632",
+    "sign_before": "524feb88868cc4f4",
+    "result": "ac3058a585e946b3",
+    "forbidden_after_result": "f624a554eb102165",
 }
 WORLD = {  # of data/prepare_text.py --num-documents 400
     "train_baseline.txt": "a32db89df8db9dc57a6a002d26726aabdb6ab202735fd32879d956dfc0ea5992",
@@ -91,7 +89,8 @@ def test_the_tokenizer_files(condition, tokenizer_json, tmp_path):
 
 
 def test_the_patterns():
-    found = {name: sha256(getattr(inject_mul, name).pattern)[:16] for name in PATTERNS}
+    form = infix_product("<MUL_")
+    found = {name: sha256(getattr(form, name).pattern)[:16] for name in PATTERNS}
     assert found == PATTERNS
 
 

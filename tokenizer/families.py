@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from common.errors import UserError
+from tokenizer.forms import FORMS
 
 FAMILIES_PATH = Path(__file__).with_name("families.yaml")
 DEFAULT_FAMILIES = "mul"
@@ -66,7 +67,7 @@ def read_families(path: Path = FAMILIES_PATH) -> dict[str, Family]:
         if "tokens_of" in entry:
             if entry["tokens_of"] not in families:
                 raise UserError(f"{path}: {name}: tokens_of {entry['tokens_of']!r} names no family before it")
-            families[name] = Family(name, families[entry["tokens_of"]].facts, tuple(entry["forms"]))
+            families[name] = Family(name, families[entry["tokens_of"]].facts, _forms(path, name, entry))
             continue
         families[name] = _family(path, name, entry)
         for fact in families[name].facts:
@@ -92,7 +93,14 @@ def _family(path: Path, name: str, entry: dict) -> Family:
         raise UserError(f"{path}: {name}: ids {facts[0].id} to {facts[-1].id}; expected {FIRST_FREE_ID} to {LAST_ID}")
     if not all(re.fullmatch(r"<[A-Z]+_[0-9_]+>", fact.token) for fact in facts):
         raise UserError(f"{path}: {name}: token {entry['token']!r}; expected a form such as <MUL_{{a}}_{{b}}_{{c}}>")
-    return Family(name, tuple(facts), tuple(entry["forms"]))
+    return Family(name, tuple(facts), _forms(path, name, entry))
+
+
+def _forms(path: Path, name: str, entry: dict) -> tuple[str, ...]:
+    for form in entry["forms"]:
+        if form not in FORMS:
+            raise UserError(f"{path}: {name}: unknown form {form!r}; there are {', '.join(FORMS)}")
+    return tuple(entry["forms"])
 
 
 @functools.cache

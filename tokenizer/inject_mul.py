@@ -1,7 +1,8 @@
-"""Rewriting single-digit products to multiplication facts: `6*9`, `6 × 9`, `6x9 = 54` become `<MUL_6_9_54>`.
+"""Rewriting expressions to facts: `6*9`, `6 × 9`, `6x9 = 54` become `<MUL_6_9_54>`, and so for other token families.
 
 A rewrite must not change what the text says. The token stands for the number 54, so it may replace `6*9` only where
-`(6*9)` could. Hence the rules; tests/test_inject_mul.py has the cases of each.
+`(6*9)` could. Hence the rules of each form. Those of the product, of which tests/test_inject_mul.py has the cases, are
+below; tokenizer/forms.py has the patterns and says what other forms do differently.
 
 Factors: single digits 1 to 9 that are whole numbers as written, not part of a longer number (`16*9`, `6.5*9`,
     `6*9,000`), a fraction (`6*9/3`; spaced, `6*9 / 3`, it is a division, which is harmless), a percentage or a
@@ -23,49 +24,15 @@ import re
 from dataclasses import astuple, dataclass
 from typing import Literal
 
-from tokenizer.mul_facts import MulFactTokens
+from tokenizer.families import DEFAULT_FAMILIES, Family, chosen_families
+from tokenizer.forms import FORMS, WINDOW, Form
 
 InjectionMode = Literal["weak", "strict"]
-
-_SPACE = "[ \u00a0\u202f\u2009]"
-_GAP = "[ \t\u00a0\u202f\u2009]*"
-_LETTER = r"[^\W\d_]"
-# Between two digits these make one number: 6.5  6,000  6'000, and 6 000 with a hard space.
-_JOINT = "[.,'’\u00a0\u202f]"
-_TIMES = "*×·⋅∙"
-_MINUS = r"\-−–‐‑"
-
-# Two matches that share a digit would be a chain, whose links are all refused, so none is missed.
-_PRODUCT = re.compile(f"([1-9])({_SPACE}?)([*×x])({_SPACE}?)([1-9])")
-# Nearly all prose has no product. A pattern that begins with one literal character is found by memchr, so looking
-# for products from their operators costs a tenth of a search for _PRODUCT, which only the texts that have one get.
-_SIGNS_OF_A_PRODUCT = tuple(
-    re.compile(f"{operator}(?:(?<=[1-9]{operator})|(?<=[1-9]{_SPACE}{operator})){_SPACE}?[1-9]")
-    for operator in (r"\*", "×", "x")
-)
-
-# Ends of the text before a product, starts of the text after it, that forbid a rewrite.
-_STRONG = f"/÷^%√{_TIMES}"
-_FORBIDDEN_BEFORE = re.compile(
-    rf"(?:[\w.\\)\]}}]|\d(?:{_JOINT}|[eE][+{_MINUS}])"
-    rf"|(?:[{_STRONG}]|\S{_GAP}(?:[{_STRONG}]|(?<!{_LETTER})x){_GAP})[+±{_MINUS}]*)\Z"
-)
-_FORBIDDEN_AFTER = re.compile(rf"[\w(!⁄]|{_JOINT}\d|/\d|{_GAP}(?:[%^{_TIMES}]|\d+[/⁄]\d|x(?!{_LETTER}))")
-_TIED_BEFORE = re.compile(rf"[{_MINUS}]\Z")
-_TIED_AFTER = re.compile(rf"[{_MINUS}]\S|[/.]{_LETTER}")
-# A dash that opens a line and has a space behind it is a list's, not a minus.
-_SIGN_BEFORE = re.compile(rf"(?:[+±{_MINUS}]|\S{_GAP}[+±{_MINUS}]{_GAP})\Z")
-
-# `<MUL_` is a number too: a product beside an already rewritten one is judged as it was beside its digits.
-_RESULT = re.compile(rf"{_GAP}={_GAP}([$€£¥+{_MINUS}]*)(\.?\d+(?:{_JOINT}\d+)*|<MUL_)")
-_FORBIDDEN_AFTER_RESULT = re.compile(rf"[\w(%]|{_GAP}(?:\d+[/⁄]\d|(?:[/÷^+{_TIMES}{_MINUS}]+|x){_GAP}[\d.(<$€£¥])")
-
-_WINDOW = 16  # characters before a product that decide about it; gaps are seldom longer than one or two
 
 
 @dataclass(frozen=True)
 class InjectionStats:
-    """Products found in a text, by what became of them. Stats of several texts add up with `+`."""
+    """Expressions found in a text, by what became of them. Stats of several texts add up with `+`."""
 
     with_result: int = 0  # rewritten; a right result was there
     bare: int = 0  # rewritten; no result of its own
@@ -74,7 +41,7 @@ class InjectionStats:
 
     @property
     def injected(self) -> int:
-        """Products rewritten."""
+        """Expressions rewritten."""
         return self.with_result + self.bare
 
     def __add__(self, other: "InjectionStats") -> "InjectionStats":
@@ -82,55 +49,83 @@ class InjectionStats:
 
 
 class MulExpressionInjector:
-    """Rewrites products to `<MUL_a_b_c>` by the rules at the top of this module."""
+    """Rewrites the expressions of the chosen families to their tokens, `6*9` to `<MUL_6_9_54>`, by the rules above."""
 
-    def __init__(self, mode: InjectionMode = "weak") -> None:
+    def __init__(self, mode: InjectionMode = "weak", families: str = DEFAULT_FAMILIES) -> None:
         self.mode = mode
-        mul_facts = MulFactTokens()
-        self._tokens = {
-            (str(a), str(b)): (mul_facts.token(a, b), str(a * b)) for a in range(1, 10) for b in range(1, 10)
-        }
+        chosen = chosen_families(families)
+        prefixes = dict.fromkeys(family.prefix for family in chosen)
+        fact = f"(?:{'|'.join(prefixes)})" if len(prefixes) > 1 else "".join(prefixes)
+        # Of every form its patterns, and by operands, as they are written, the token and the result.
+        self._forms = [(form := FORMS[name](fact), _tokens(form, family)) for family in chosen for name in family.forms]
 
     def inject(self, text: str) -> str:
-        """`text` with its products rewritten; the same object when there are none."""
+        """`text` with its expressions rewritten; the same object when there are none."""
         return self.inject_with_stats(text)[0]
 
     def inject_with_stats(self, text: str) -> tuple[str, InjectionStats]:
         """As `inject`, with the counts of what was rewritten and what was not."""
-        if not any(sign.search(text) for sign in _SIGNS_OF_A_PRODUCT):
+        found = []
+        for both in self._forms:
+            for sign in both[0].signs:
+                if sign.search(text):
+                    found.append(both)
+                    break
+        if not found:
             return text, InjectionStats()
         counts = dict.fromkeys(("with_result", "bare", "wrong_result", "refused"), 0)
-        pieces: list[str] = []
-        done = 0  # text[:done] is in `pieces`
-        for product in _PRODUCT.finditer(text):
-            token, value = self._tokens[product[1], product[5]]
-            kind, end = self._judge(text, product, value)
-            counts[kind] += 1
-            if end is not None:
-                pieces += (text[done : product.start()], token)
-                done = end
-        if not pieces:
+        rewrites = []  # (start, end, token, what it counts as)
+        for form, tokens in found:
+            a, b = form.operands
+            for expression in form.expression.finditer(text):
+                fact = tokens.get(expression.group(a, b))
+                if fact is None:
+                    continue  # 7/2 is no fact
+                kind, end = self._judge(text, form, expression, fact[1])
+                counts[kind] += 1
+                if end is not None:
+                    rewrites.append((expression.start(), end, fact[0], kind))
+        if len(found) > 1:
+            rewrites.sort()
+        if not rewrites:
             return text, InjectionStats(**counts)
+        pieces = []
+        done = 0  # text[:done] is in `pieces`
+        for start, end, token, kind in rewrites:
+            if start < done:  # two forms share characters: the first one has them
+                counts[kind] -= 1
+                counts["refused"] += 1
+                continue
+            pieces += (text[done:start], token)
+            done = end
         pieces.append(text[done:])
         return "".join(pieces), InjectionStats(**counts)
 
-    def _judge(self, text: str, product: re.Match[str], value: str) -> tuple[str, int | None]:
-        """What a product counts as, and where the text that its token replaces ends (None: no rewrite)."""
-        start, end = product.span()
-        before = text[max(0, start - _WINDOW) : start]
-        if _FORBIDDEN_BEFORE.search(before) or _FORBIDDEN_AFTER.match(text, end):
+    def _judge(self, text: str, form: Form, expression: re.Match[str], value: str) -> tuple[str, int | None]:
+        """What an expression counts as, and where the text that its token replaces ends (None: no rewrite)."""
+        start, end = expression.span()
+        before = text[max(0, start - WINDOW) : start]
+        if form.forbidden_before.search(before) or form.forbidden_after.match(text, end):
             return "refused", None
-        if product[3] == "x" and (
-            product[2] != product[4] or _TIED_BEFORE.search(before) or _TIED_AFTER.match(text, end)
-        ):
+        if form.refuses and form.refuses(text, expression, before):
             return "refused", None
-        bare = ("bare", end) if self.mode == "weak" else ("refused", None)
-        if _SIGN_BEFORE.search(before):
+        bare = ("bare", end) if self.mode == "weak" and not form.needs_result else ("refused", None)
+        if form.sign_before and form.sign_before.search(before):
             return bare
-        result = _RESULT.match(text, end)
+        result = form.result.match(text, end)
         if result is None:
             return bare
         money = result[1] in ("$", "€", "£", "¥")
-        if result[2] != value or (result[1] and not money) or _FORBIDDEN_AFTER_RESULT.match(text, result.end()):
+        if result[2] != value or (result[1] and not money) or form.forbidden_after_result.match(text, result.end()):
             return "wrong_result", None
         return "with_result", end if money else result.end()
+
+
+def _tokens(form: Form, family: Family) -> dict[tuple[str, str], tuple[str, str]]:
+    tokens = {}
+    for fact in family.facts:
+        a, b = map(form.operand_text, fact.operands)
+        tokens[a, b] = (fact.token, form.result_text(fact.value))
+        if form.commutes:
+            tokens[b, a] = tokens[a, b]
+    return tokens
