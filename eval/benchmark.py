@@ -15,7 +15,11 @@ from eval.responses import Decoding, EvaluatedModel, remove_partial_responses
 from pretrain.hf_weights import load_model_dir
 from pretrain.import_hf import GPT2_VOCAB_SIZE, local_model_dir
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
+from tokenizer.inject_mul import MulExpressionInjector
 from tokenizer.mul_facts import Condition, MulFactTokens
+
+# How our own questions put a product; pretraining text has it with a sign, which is all that injection knows.
+_PRODUCT_IN_WORDS = re.compile(r"(?<![\d.,/])([1-9]) times ([1-9])(?![\d/]|[.,]\d)")
 
 POSITIVE = ("max_samples", "max_new_tokens", "batch_size", "num_samples", "top_k")
 
@@ -76,6 +80,19 @@ def resolve_condition(model_path: Path, condition: Condition | None) -> Conditio
     if condition is None and found is None:
         raise UserError(f"{model_path} does not say its condition; give --condition baseline or mul_tokens")
     return condition or found
+
+
+def injected_questions(questions: list[str], record: RunRecord) -> list[str]:
+    """The questions with their products, also `6 times 9`, rewritten to mul tokens, for a model that is asked that way.
+
+    Notes in the record how many that changed. Raises UserError in baseline, whose tokenizer has no such tokens.
+    """
+    if record.condition != "mul_tokens":
+        raise UserError("--inject-prompts belongs to models of mul_tokens; baseline is asked in plain text")
+    injector = MulExpressionInjector()
+    injected = [injector.inject(_PRODUCT_IN_WORDS.sub(r"\1*\2", question)) for question in questions]
+    record.data["prompts_injected"] = sum(a != b for a, b in zip(questions, injected, strict=True))
+    return injected
 
 
 def model_name(model_path: Path | str) -> str:

@@ -10,6 +10,7 @@ holds.
 
 A question counts as right when the number that the response gives is right in any form (flexible reading), so that a
 model that was never taught "####" can be asked too; `accuracy_strict` is the share in the form that was taught.
+--inject-prompts asks a model of mul_tokens with the products in the questions rewritten, as eval/run_gsm8k.py does.
 With --contamination, the report of data/check_contamination.py, `clean` has the same over the probes without a flag.
 A killed evaluation goes on with the same command; any number of processes gives the same files.
 Writes, per set, {set}_results.json (overall and per category), {set}_responses.jsonl and run_{set}.json.
@@ -29,6 +30,7 @@ from data.probes import PROBE_SEED, PROBE_SETS, Probe
 from eval.answer_formats import FORMATS, FormatName
 from eval.benchmark import (
     decoding_of,
+    injected_questions,
     load_for_evaluation,
     prepare_output_dir,
     print_table,
@@ -52,6 +54,7 @@ class ProbesConfig:
     format: FormatName = "chat"  # how the model was taught to be asked and to answer
     max_samples: int | None = None  # only so many questions of each category
     max_new_tokens: int = 64  # longest response
+    inject_prompts: bool = False  # rewrite the products in the questions to mul tokens, for models of mul_tokens
     batch_size: int | None = None  # responses generated at the same time; default: what fits
     contamination: Path | None = None  # report of data/check_contamination.py: also score the unflagged probes alone
     condition: Condition | None = None  # default: what the model directory says
@@ -92,7 +95,9 @@ def evaluate(
         data={"source": "arithmetic probes" if name == "probes" else name, "items": len(probes)},
     )
 
-    prompts = [answer_format.prompt(probe.question) for probe in probes]
+    questions = [probe.question for probe in probes]  # by which an item is known, however it is asked
+    asked = injected_questions(questions, record) if config.inject_prompts else questions
+    prompts = [answer_format.prompt(question) for question in asked]
     decoding = decoding_of(config, answer_format.stop_ids)
     completions = respond(evaluated, prompts, decoding, world, output_dir, name, config.batch_size)
     if not world.is_main:

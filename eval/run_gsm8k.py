@@ -10,6 +10,8 @@ Greedy by default; with --num-samples also pass@k and majority@k for several k. 
 the last "####", or in <answer>..</answer>. `accuracy_flexible` also takes a number said in another way; `results` has
 both exact matches by lm-evaluation-harness's rules. How the other measures are defined: eval/scoring.py. A problem that
 does not fit the model's context is skipped, counted in num_skipped and as a wrong answer.
+--inject-prompts asks a model of mul_tokens with the products in the questions rewritten too ("tooling and tokens" in
+place of tokens alone); the responses file and the comparison know an item by its question as it was.
 With --contamination, the report of data/check_contamination.py, `clean` has the same over the items without a flag.
 
 A killed evaluation goes on with the same command; any number of processes gives the same file.
@@ -31,6 +33,7 @@ from eval.answer_formats import FORMATS, FormatName
 from eval.answers import extract_strict
 from eval.benchmark import (
     decoding_of,
+    injected_questions,
     load_for_evaluation,
     prepare_output_dir,
     print_samples,
@@ -58,6 +61,7 @@ class GSM8KConfig:
     temperature: float = 0.0  # 0: greedy
     top_k: int | None = None  # sample from the so many likeliest tokens
     top_p: float | None = None  # sample from the likeliest tokens that reach this probability
+    inject_prompts: bool = False  # rewrite the products in the questions to mul tokens, for models of mul_tokens
     batch_size: int | None = None  # responses generated at the same time; default: what fits
     contamination: Path | None = None  # report of data/check_contamination.py: also score the unflagged problems alone
     condition: Condition | None = None  # default: what the model directory says
@@ -101,7 +105,9 @@ def evaluate(config: GSM8KConfig, world: World) -> None:
         data={"source": config.data_path, "items": len(problems), "sha256": items_sha256(items)},
     )
 
-    prompts = [answer_format.prompt(problem.question) for problem in problems]
+    questions = [problem.question for problem in problems]  # by which an item is known, however it is asked
+    asked = injected_questions(questions, record) if config.inject_prompts else questions
+    prompts = [answer_format.prompt(question) for question in asked]
     decoding = decoding_of(config, answer_format.stop_ids)
     completions = respond(evaluated, prompts, decoding, world, output_dir, "gsm8k", config.batch_size)
     if not world.is_main:
