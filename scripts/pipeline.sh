@@ -1,7 +1,8 @@
-# Sourced by run_demo.sh and run_study.sh: all stages of one seed, both conditions, from generated text to a report.
-# Reads $size (quick, demo or demo_real: which configs, and how much is evaluated), $out, $seed, $gsm8k, $text, and
-# $data_seed, the seed of the generated data where it is not that of training. A study has more: $breadth (yes: also
-# passages in HellaSwag's format and prompts without arithmetic) and flags_STAGE_CONDITION.
+# Sourced by run_demo.sh and run_study.sh: all stages of one seed, from generated text to a report.
+# Reads $size (quick, demo or demo_real: which configs, and how much is evaluated), $out, $seed, $gsm8k, $text,
+# $conditions, those that this call runs, and $data_seed, the seed of the generated data where it is not that of training.
+# A study has more: $breadth (yes: also passages in HellaSwag's format and prompts without arithmetic) and
+# flags_STAGE_CONDITION.
 breadth=no
 
 sizes() {
@@ -35,11 +36,14 @@ prepare() {
     stage "text $condition" "$out/raw/${condition}_stats.json" python data/prepare_text.py --condition "$condition" \
         --seed "${data_seed:-$seed}" --num-documents "$documents" --out-dir "$out/raw" ${gsm8k:+--gsm8k "$gsm8k"} ${text:+--text "$text"} ${more[@]+"${more[@]}"}
     stage "tokens $condition" "$out/processed/$condition/meta.json" python data/tokenize_to_bin.py \
-        --condition "$condition" --input "$out/raw/train_$condition.txt" --out-dir "$out/processed/$condition"
+        --condition "$condition" --injection-mode none --input "$out/raw/train_$condition.txt" \
+        --out-dir "$out/processed/$condition" # "none": the text was injected when it was made
 }
 
-prepare_both() {
-    for condition in baseline mul_tokens; do
+# What the conditions share, the jobs of both may write at the same time: the same bytes, each file renamed into place.
+prepare_data() {
+    local condition
+    for condition in "${conditions[@]}"; do
         prepare "$condition"
     done
     stage "reasoning rows" "$out/processed/reasoning/stats.json" python data/prepare_reasoning.py \
@@ -55,13 +59,11 @@ word_problems() {
         --max-samples "$eval_items" --max-new-tokens "$eval_tokens" ${more[@]+"${more[@]}"}
 }
 
-train_and_evaluate() {
+# The main result: pretraining, SFT on word problems in the chat format, and what that model can do.
+pretrain_and_sft() {
     local condition=$1 inject="" more
     [[ $condition == mul_tokens ]] && inject=--inject-mul-tokens
-    local hf=$out/hf_$condition chat=$out/sft_gsm8k_$condition reasoning=$out/sft_reasoning_$condition
-    local pretrain=$out/pretrain_$condition grpo=$out/grpo_$condition
-    local facts=$out/facts_$condition memit=$out/memit_$condition corpus=$out/facts_$condition/text.txt
-    [[ $size == quick ]] && corpus=$out/raw/train_$condition.txt # too little was taught there
+    local pretrain=$out/pretrain_$condition hf=$out/hf_$condition chat=$out/sft_gsm8k_$condition parent=$out/hf_$condition
     further pretrain "$condition"
     stage "pretrain $condition" "$pretrain/run.json" python pretrain/train.py \
         --config "pretrain/configs/$size.yaml" --condition "$condition" --seed "$seed" \
@@ -69,18 +71,33 @@ train_and_evaluate() {
     stage "export $condition" "$hf/run.json" python pretrain/export_hf.py --condition "$condition" \
         --checkpoint "$pretrain" --output-dir "$hf"
 
-    # Chat: the comparison's main result.
+    further drills "$condition"
+    if [[ ${#more[@]} -gt 0 ]]; then
+        parent=$out/drills_$condition
+        stage "drills $condition" "$parent/sft_results.json" python sft/sft_drills.py --force $inject \
+            --config "sft/configs/$size.yaml" --condition "$condition" --seed "$seed" \
+            --model-path "$hf" --output-dir "$parent" "${more[@]}"
+    fi
     further sft "$condition"
     stage "sft $condition" "$chat/sft_results.json" python sft/sft_gsm8k.py --force $inject \
         --config "sft/configs/$size.yaml" --condition "$condition" --seed "$seed" \
-        --model-path "$hf" --data-path "$out/raw/gsm8k" --output-dir "$chat" ${more[@]+"${more[@]}"}
+        --model-path "$parent" --data-path "$out/raw/gsm8k" --output-dir "$chat" ${more[@]+"${more[@]}"}
     word_problems sft_gsm8k chat "$condition"
     further probes "$condition"
     stage "probes $condition" "$out/eval_sft_gsm8k_$condition/run_probes.json" \
         python eval/run_arithmetic_probes.py --condition "$condition" --model-path "$chat" \
         --output-dir "$out/eval_sft_gsm8k_$condition" --max-samples "$probe_items" ${more[@]+"${more[@]}"}
+    [[ $breadth == no ]] || look_around "$condition"
+}
 
-    # Reasoning, stopped early enough to leave room, and GRPO from there.
+# Reasoning, stopped early enough to leave room, and GRPO from there. Facts: taught, because pretraining is too short for
+# them, and edited.
+reinforce_and_edit() {
+    local condition=$1 inject="" more
+    [[ $condition == mul_tokens ]] && inject=--inject-mul-tokens
+    local hf=$out/hf_$condition reasoning=$out/sft_reasoning_$condition grpo=$out/grpo_$condition
+    local facts=$out/facts_$condition memit=$out/memit_$condition corpus=$out/facts_$condition/text.txt
+    [[ $size == quick ]] && corpus=$out/raw/train_$condition.txt # too little was taught there
     further reasoning "$condition"
     stage "reasoning $condition" "$reasoning/sft_results.json" python sft/sft_reasoning.py --force $inject \
         --config "sft/configs/${size}_reasoning.yaml" --condition "$condition" --seed "$seed" \
@@ -92,7 +109,6 @@ train_and_evaluate() {
         --model-path "$reasoning" --data-path "$out/raw/gsm8k" --output-dir "$grpo" ${more[@]+"${more[@]}"}
     word_problems grpo reasoning "$condition"
 
-    # Facts: taught, because pretraining is too short for them, and edited.
     stage "facts $condition" "$facts/run.json" python edit/teach_facts.py --condition "$condition" --seed "$seed" \
         --model-path "$hf" --text "$out/raw/train_$condition.txt" --steps "$facts_steps" --output-dir "$facts"
     further memit "$condition"
@@ -104,7 +120,6 @@ train_and_evaluate() {
     stage "edit eval $condition" "$out/eval_memit_$condition/run_edit_eval.json" python edit/run_edit_eval.py \
         --condition "$condition" --model-path "$memit" --prose "$out/processed/$condition" \
         --output-dir "$out/eval_memit_$condition" ${more[@]+"${more[@]}"}
-    [[ $breadth == no ]] || look_around "$condition"
 }
 
 # What else the stages changed: everyday passages after pretraining, prompts without arithmetic after SFT.
@@ -117,33 +132,46 @@ look_around() {
         --condition "$condition" --model-path "$chat" --before-path "$hf" --output-dir "$out/eval_sft_gsm8k_$condition"
 }
 
-# Two runs side by side with half the cores each do more work per second than one run with all of them; a GPU they share.
-both_conditions() {
-    local cores baseline_job
+# each_condition PART...: call the functions, one after the other, for each of $conditions. Two runs side by side with half
+# the cores each do more work per second than one run with all of them; a GPU they share.
+each_condition() {
+    local cores baseline_job condition
     cores=$(getconf _NPROCESSORS_ONLN)
-    if command -v nvidia-smi >/dev/null && nvidia-smi --list-gpus >/dev/null 2>&1 || [[ $cores -lt 2 ]]; then
-        for condition in baseline mul_tokens; do
-            train_and_evaluate "$condition"
+    if [[ $cores -lt 2 || ${#conditions[@]} -eq 1 ]] || nvidia-smi --list-gpus >/dev/null 2>&1; then
+        for condition in "${conditions[@]}"; do
+            parts_of "$condition" "$@"
         done
         return
     fi
     export OMP_NUM_THREADS=$((cores / 2))
     set -m # a process group of its own, so that all of it can be ended when the other run fails or is interrupted
-    train_and_evaluate baseline &
+    parts_of baseline "$@" &
     set +m
     baseline_job=$!
     trap "kill -- -$baseline_job 2>/dev/null || true" EXIT
-    train_and_evaluate mul_tokens
+    parts_of mul_tokens "$@"
     wait "$baseline_job"
     trap - EXIT
 }
 
-# compare_both DESCRIPTION: the report. Exit code 3 says that the two are not comparable; there is a report all the same.
+parts_of() {
+    local condition=$1 part
+    shift
+    for part in "$@"; do
+        "$part" "$condition"
+    done
+}
+
+# compare_both DESCRIPTION: the report on the stages that both conditions have. Exit code 3 says that the two are not
+# comparable; there is a report all the same.
 compare_both() {
-    local stages=(pretrain hf sft_gsm8k eval_sft_gsm8k sft_reasoning eval_sft_reasoning grpo eval_grpo)
-    stages+=(facts memit eval_memit)
-    [[ $breadth == no ]] || stages+=(eval_hf)
-    stages=("${stages[@]/#/$out/}")
+    local name baseline=() mul_tokens=()
+    for name in pretrain hf drills sft_gsm8k eval_sft_gsm8k sft_reasoning eval_sft_reasoning grpo eval_grpo \
+        facts memit eval_memit eval_hf; do
+        if compgen -G "$out/${name}_baseline/run*.json" && compgen -G "$out/${name}_mul_tokens/run*.json"; then
+            baseline+=("$out/${name}_baseline") mul_tokens+=("$out/${name}_mul_tokens")
+        fi
+    done >/dev/null
     uv run --no-sync python scripts/compare_runs.py --output-dir "$out" --data-description "$1" \
-        --baseline "${stages[@]/%/_baseline}" --mul-tokens "${stages[@]/%/_mul_tokens}"
+        --baseline "${baseline[@]}" --mul-tokens "${mul_tokens[@]}"
 }

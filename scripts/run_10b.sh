@@ -17,6 +17,7 @@
 #   --target-tokens N        training tokens to prepare per condition (what the config's steps read)
 #   --workers N              processes that prepare them (all cores)
 #   --seed N                 of everything (0)
+#   --data-seed N            of the data alone, for several seeds on the same shards (that of --seed)
 #   --source SOURCE          what data/prepare_fineweb.py reads, PATH[=WEIGHT] or HUB_ID:CONFIG[=WEIGHT]; several are
 #                            mixed (HuggingFaceFW/fineweb-edu:sample-100BT)
 #   --math-fraction X        of the text, generated arithmetic that is mixed in (0)
@@ -36,7 +37,7 @@ source scripts/stages.sh
 # -- arguments --------------------------------------------------------------------------------------------------------
 config=pretrain/configs/gpt2_124m.yaml sft_config=sft/configs/gsm8k.yaml
 data=data/processed/fineweb_edu out=outputs/10b
-target="" workers=$(getconf _NPROCESSORS_ONLN) seed=0 math=0
+target="" workers=$(getconf _NPROCESSORS_ONLN) seed=0 data_seed="" math=0
 hellaswag="" gsm8k="" items="" launcher="" skip_data=no dry_run=no
 conditions=(baseline mul_tokens) sources=() plan=()
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' scripts/run_10b.sh; }
@@ -64,6 +65,7 @@ while [[ $# -gt 0 ]]; do
                 --target-tokens) target=$2 ;;
                 --workers) workers=$2 ;;
                 --seed) seed=$2 ;;
+                --data-seed) data_seed=$2 ;;
                 --eval-items) items=$2 ;;
                 --launcher) launcher=$2 ;;
                 --price-per-gpu-hour | --tokens-per-second | --gpus | --gpu) plan+=("$1" "$2") ;;
@@ -117,7 +119,7 @@ prepare() {
     done
     # Always called: it finds in seconds that shards are complete, or that they were made with other arguments.
     stage "data $condition" "" python data/prepare_fineweb.py --condition "$condition" --out-dir "$data/$condition" \
-        --target-tokens "${target:-$tokens}" --workers "$workers" --seed "$seed" --math-fraction "$math" "${flags[@]}"
+        --target-tokens "${target:-$tokens}" --workers "$workers" --seed "${data_seed:-$seed}" --math-fraction "$math" "${flags[@]}"
 }
 
 searched=${conditions[0]}

@@ -16,6 +16,7 @@ source scripts/pipeline.sh
 
 # -- arguments --------------------------------------------------------------------------------------------------------
 size=demo out="" gsm8k="" text="" force=no seed=0 dry_run=no
+conditions=(baseline mul_tokens)
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' scripts/run_demo.sh; }
 while [[ $# -gt 0 ]]; do
     case "$1" in
@@ -46,15 +47,15 @@ sizes
 if [[ $force == yes ]]; then
     [[ ! -e $out || -f $out/arguments.txt ]] || fail "$out is not a folder that the demo made; --force will not remove it"
     lock_folder
-    find "$out" -mindepth 1 ! -path "$out/.lock" -delete
+    find "$out" -mindepth 1 ! -path "$out/.lock_*" -delete
 fi
 arguments="size=$size seed=$seed gsm8k=$gsm8k text=$text configs=$(configs_checksum)"
 claim_folder "$arguments" "give --force to redo it or another --output-dir"
 set_up
 
 # -- stages -----------------------------------------------------------------------------------------------------------
-prepare_both
-both_conditions
+prepare_data
+each_condition pretrain_and_sft reinforce_and_edit
 
 description="synthetic: generated world, seed $seed"
 if [[ -n $gsm8k$text ]]; then

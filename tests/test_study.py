@@ -35,12 +35,12 @@ def test_settings_that_cannot_be(flags, message, call):
         call(study, *flags)
 
 
-def test_jobs_are_printed_one_per_seed():
+def test_jobs_are_printed_one_per_condition_and_seed():
     command = ["bash", "scripts/run_study.sh", "scripts/configs/study_cpu.yaml", "--print-jobs"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     lines = result.stdout.splitlines()
-    assert result.returncode == 0 and len(lines) == 3
-    assert all("--only-seed" in line for line in lines)
+    assert result.returncode == 0 and len(lines) == 7
+    assert ["--only-seed" in line and "--only-condition" in line for line in lines] == [True] * 6 + [False]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--quik"], ["scripts/configs/study_cpu.yaml", "--only-seed", "9"]])
