@@ -75,7 +75,11 @@ summary { cursor: pointer; }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
   .scroll { max-height: none; overflow: visible; }
-  thead th { position: static; }
+  thead th { position: static; white-space: normal; }
+  table { font-size: 8.5pt; }
+  th, td { padding: .25rem .4rem; }
+  tbody th { min-width: 4rem; }
+  .number { white-space: normal; }
   figure, tr, .verdict, .sample { break-inside: avoid; }
   h2, .title { break-after: avoid; }
 }

@@ -92,7 +92,7 @@ def audit_blocks(comparison: dict[str, Any]) -> list[Block]:
     ]
 
 
-def data_blocks(comparison: dict[str, Any]) -> list[Block]:
+def data_blocks(comparison: dict[str, Any]) -> list[Table]:
     """What the token budget of pretraining amounted to in text."""
     sides = [comparison["data"][condition] for condition in CONDITIONS]
     if not all(sides):

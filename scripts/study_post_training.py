@@ -62,18 +62,10 @@ def mul_token_blocks(study: dict[str, Any]) -> list[Block]:
     """How often mul tokens are generated, and how often rightly, benchmark by benchmark and seed by seed."""
     rows = []
     for name, sides in study["mul_tokens"].items():
+        title = short_title(name, study["benchmarks"][name])
         for seed, use in zip(study["seeds"], sides["mul_tokens"], strict=True):
             shares = [_share(use.get(key), use["total"]) for key in ("right", "placed", "grounded")]
-            per_response = f"{use['total'] / use['n']:.2f}"
-            rows.append(
-                [
-                    short_title(name, study["benchmarks"][name]),
-                    seed,
-                    per_response,
-                    _share(use["responses"], use["n"]),
-                    *shares,
-                ]
-            )
+            rows.append([title, seed, f"{use['total'] / use['n']:.2f}", _share(use["responses"], use["n"]), *shares])
     if not rows:
         return []
     header = ["benchmark", "seed", "per response", "responses with one", "right", "placed", "grounded"]
@@ -91,7 +83,8 @@ def editing_blocks(study: dict[str, Any]) -> list[Block]:
     if not editing:
         return []
     runs = [(seed, c, editing["conditions"][c][i]) for i, seed in enumerate(study["seeds"]) for c in CONDITIONS]
-    runs += [("mean", c, mean_run(editing["conditions"][c])) for c in CONDITIONS]
+    if len(study["seeds"]) > 1:
+        runs += [("mean", c, mean_run(editing["conditions"][c])) for c in CONDITIONS]
     rows = [[seed, condition, *_edit_cells(run)] for seed, condition, run in runs]
     header = ["seed", "condition", *(label.partition(",")[0] for label in MEASURES), "harmonic mean"]
     edits = runs[0][2]["edits"]

@@ -1,13 +1,14 @@
 """A study's sections on what it rests on: the audits, contamination, hardware, time, cost and every command."""
 
 import datetime
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
 from common.files import read_json
 from scripts.compute_match import flatten
 from scripts.report_blocks import Block, Listing, Paragraph, Table
-from scripts.report_records import config_blocks, hardware_text
+from scripts.report_records import config_blocks, data_blocks, hardware_text
 from scripts.report_wording import cell_text, seconds_text
 from scripts.study_numbers import Seed
 from tokenizer.mul_facts import CONDITIONS
@@ -16,7 +17,7 @@ COMMANDS = "logs/commands.txt"  # in a seed's folder: what stages.sh started
 
 
 def audit_blocks(seeds: list[Seed]) -> list[Block]:
-    """The compute-match audit of each seed, and what differs between the seeds besides the seed itself."""
+    """Each seed's audit, what differs between seeds besides the seed itself, and what equal tokens were in text."""
     rows = []
     for seed in seeds:
         found = [row["status"] for row in seed.comparison["audit"]]
@@ -34,7 +35,10 @@ def audit_blocks(seeds: list[Seed]) -> list[Block]:
         blocks.append(Table("Settings that differ between the seeds", header, differing, wide=True))
     elif len(seeds) > 1:
         blocks.append(Paragraph("Between the seeds no setting of any stage differs but the seed and the folders."))
-    return blocks
+    return [
+        *blocks,
+        *(replace(b, title=f"{b.title}, {seeds[0].folder.name}") for b in data_blocks(seeds[0].comparison)),
+    ]
 
 
 def between_seeds(seeds: list[Seed]) -> list[list[str]]:
@@ -69,7 +73,7 @@ def contamination_blocks(seeds: list[Seed]) -> list[Block]:
             Table("Benchmark items in the training text", ["seed", "benchmark", "items", "flagged"], rows, note)
         )
     else:
-        blocks.append(Paragraph("No evaluation was given a report of data/check_contamination.py; none was made."))
+        blocks.append(Paragraph("No contamination report: no evaluation was given one of data/check_contamination.py."))
     statistics = [path for seed in seeds for path in sorted(seed.folder.glob("raw/*_stats.json"))]
     made = [read_json(path) for path in statistics]
     if made and all("left_out" in stats for stats in made):

@@ -106,6 +106,10 @@ def _head(study: dict[str, Any]) -> list[Block]:
         "the test items; with few seeds they are wide, as they should be. Holm's correction is for all tests of this "
         "table. Detectable: the smallest true difference, in points, that 80% of such studies would show."
     )
+    if len(study["seeds"]) == 1:
+        note = (
+            "Differences: mul_tokens minus baseline, in points. Intervals and tests over seeds need two or more seeds."
+        )
     return [
         *head,
         Paragraph(f"The main benchmark. {verdict(main, benchmarks[main], tests)}", "verdict"),
@@ -165,7 +169,9 @@ def _seeds_table(title: str, result: dict[str, Any], seeds: list[str]) -> Table:
         [seed, *(percent_text(accuracies[c][i]) for c in CONDITIONS), points_text(result["per_seed"][i])]
         for i, seed in enumerate(seeds)
     ]
-    rows.append(["mean", *(percent_text(fmean(accuracies[c])) for c in CONDITIONS), points_text(result["difference"])])
+    if len(seeds) > 1:
+        means = [percent_text(fmean(accuracies[c])) for c in CONDITIONS]
+        rows.append(["mean", *means, points_text(result["difference"])])
     note = f"{result['items']} items; 95% interval over items, for these seeds: "
     note += f"{range_text(result['items_low'], result['items_high'])} points."
     return Table(title, ["seed", *CONDITIONS, "points"], rows, note)

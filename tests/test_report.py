@@ -231,20 +231,27 @@ def test_the_audit_is_counted_in_every_seed(seeds, study):
     equal = sum(row["status"] == "ok" for row in audit)
     _, text = study(seeds)
     assert f"| seed_0 | {len(audit)} | {equal} | {len(audit) - equal} | 0 |" in text
+    assert (
+        "**Read while training, seed_0**" in text and "| bytes of text, before injection | 100,000 | 125,000 |" in text
+    )
 
 
 def test_contamination_is_reported_or_said_to_be_unknown(seeds, study, tmp_path):
     statistics = {"left_out": {"gsm8k": 2}, "gsm8k": {"source": "synthetic"}}
     write_json(seeds[0] / "raw/baseline_stats.json", statistics)
     _, text = study(seeds)
-    assert "none was made" in text and "was left out (2 in all)" in text and "share templates" in text
+    assert "No contamination report" in text and "was left out (2 in all)" in text and "share templates" in text
     found = {"benchmarks": {"gsm8k": {"items": 10, "flagged": {"3": {}}}}}
     write_json(tmp_path / "contamination.json", found)
     record = seeds[1] / "eval_sft_gsm8k_baseline/run_gsm8k.json"
     change(record, ["config", "contamination"], str(tmp_path / "contamination.json"))
     write_json(seeds[0] / "raw/baseline_stats.json", statistics | {"gsm8k": {"source": "data/gsm8k"}})
     _, text = study(seeds)
-    assert "| seed_1 | gsm8k | 10 | 1 |" in text and "none was made" not in text and "share templates" not in text
+    assert (
+        "| seed_1 | gsm8k | 10 | 1 |" in text
+        and "No contamination report" not in text
+        and "share templates" not in text
+    )
 
 
 def test_time_is_counted_in_core_hours_and_a_gpu_is_priced(seeds, study):
