@@ -1,5 +1,9 @@
 #!/usr/bin/env bash
-# Set up the environment, then lint, formatting and tests: bash scripts/run_tests.sh [pytest arguments]
+# Set up the environment, then lint, formatting and tests.
+#
+#   bash scripts/run_tests.sh                      all tests but those marked slow
+#   bash scripts/run_tests.sh --all                all tests; CI=true does the same
+#   bash scripts/run_tests.sh tests/test_x.py      or any other arguments of pytest: those tests, slow ones too
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/setup.sh
@@ -10,6 +14,9 @@ uv run --no-sync ruff format --check
 # One process per core with one thread each; a file's tests stay together and share what they set up. The longest files
 # come first, so that no core is left with one of them at the end.
 export OMP_NUM_THREADS=1
-longest=(tests/test_{demo,readme,long_runs,train,shard_run,bench_pretrain,sft}.py)
-[[ $# -gt 0 ]] || set -- "${longest[@]}" tests
+longest=(tests/test_{demo,grpo_train,sft_generated,repository,long_runs,readme,train,shard_run,bench_pretrain}.py)
+case "${1:-}" in
+    "") [[ ${CI:-} == true ]] && set -- "${longest[@]}" tests || set -- -m "not slow" "${longest[@]}" tests ;;
+    --all) set -- "${longest[@]}" tests "${@:2}" ;;
+esac
 uv run --no-sync pytest -q -n auto --dist loadfile --no-loadscope-reorder --durations 5 "$@"

@@ -15,6 +15,7 @@ TOY = "model: {n_layer: 1, n_head: 2, n_embd: 8, block_size: 16}\ntraining: {bat
 CONFIGS = sorted((Path(__file__).parents[1] / "pretrain/configs").glob("*.yaml"))
 
 
+@pytest.mark.slow  # a process for each of them, with its own imports
 def test_three_contenders_are_timed_on_one_batch(tmp_path):
     write_text(tmp_path / "toy.yaml", TOY)
     result = run(

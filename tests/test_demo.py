@@ -10,7 +10,10 @@ import pytest
 from common.files import read_json
 from tests.helpers import ROOT
 
-pytestmark = pytest.mark.skipif(shutil.which("uv") is None, reason="the demo runs its stages with uv")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("uv") is None, reason="the demo runs its stages with uv"),
+]
 
 
 def demo(*arguments: object) -> subprocess.CompletedProcess:

@@ -12,21 +12,26 @@ from pathlib import Path
 import pytest
 import torch
 
+from common.config import parse_config
+from common.distributed import World
 from common.errors import UserError
 from common.files import locked_directory, read_json, read_jsonl, write_jsonl
 from pretrain.checkpoint import checkpoints, latest_checkpoint, load_checkpoint, prune_checkpoints
-from pretrain.settings import SpikeConfig
+from pretrain.settings import SpikeConfig, TrainConfig
 from pretrain.spikes import SpikeGuard
 from pretrain.train import train
 from tests.helpers import ROOT, TINY_TRAINING, run, start_process, write_random_shards
 from tests.test_train import CPU, assert_same_state, losses, tiny_config
 
-KILLS = 20
-
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory) -> Path:
     return write_random_shards(tmp_path_factory.mktemp("shards"))
+
+
+def parsed(arguments: list) -> TrainConfig:
+    """The config of a command line, as pretrain/train.py reads it."""
+    return parse_config(TrainConfig, [*map(str, arguments), "--device=cpu"])
 
 
 def write_hellaswag(path: Path) -> Path:
@@ -36,13 +41,15 @@ def write_hellaswag(path: Path) -> Path:
 
 
 # -- kills ------------------------------------------------------------------------------------------------------------
-def test_twenty_kills_at_random_moments_change_nothing(shards, tmp_path):
+@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_at_random_moments_change_nothing(kills, shards, tmp_path):
     """kill -9 while it trains and saves: it always resumes, and ends as a run that was never killed."""
     # Every step is saved, so that most kills meet a save; thousands of steps would be needed to be sure otherwise.
-    config = tiny_config(shards, tmp_path / "killed", max_steps=60)
+    steps = 4 * kills + 10
+    config = tiny_config(shards, tmp_path / "killed", max_steps=steps)
     config.checkpoint.interval, config.checkpoint.keep_last = 1, 2
     rng, resumed_from = random.Random(0), []
-    for _ in range(KILLS):
+    for _ in range(kills):
         before = latest_checkpoint(config.output_dir)
         process = start_process(train, config, CPU)
         # Wait until it has gone on by a step or so, then strike anywhere in the steps after that.
@@ -54,13 +61,13 @@ def test_twenty_kills_at_random_moments_change_nothing(shards, tmp_path):
         process.join()
         found = latest_checkpoint(config.output_dir)
         resumed_from.append(load_checkpoint(found)["step"])  # what is there is whole
-    assert resumed_from == sorted(resumed_from) and resumed_from[-1] < 60, "the kills came after the end"
+    assert resumed_from == sorted(resumed_from) and resumed_from[-1] < steps, "the kills came after the end"
     train(config, CPU)
 
-    whole = tiny_config(shards, tmp_path / "whole", max_steps=60)
+    whole = tiny_config(shards, tmp_path / "whole", max_steps=steps)
     whole.checkpoint.interval, whole.checkpoint.keep_last = 1, 2
     train(whole, CPU)
-    states = [load_checkpoint(c.output_dir / "model_000060.pt") for c in (config, whole)]
+    states = [load_checkpoint(c.output_dir / f"model_{steps:06}.pt") for c in (config, whole)]
     assert_same_state(*states)
     assert losses(config.output_dir) == losses(whole.output_dir)
     assert not list(config.output_dir.glob("*.partial")), "half-written checkpoints of killed processes stay"
@@ -91,7 +98,7 @@ def test_sigterm_under_torchrun_saves_on_all_processes_at_one_step(shards, tmp_p
     assert 3 <= state["step"] < 400 and state["loader"]["cursor"] == state["step"] * 4
 
 
-def test_sigterm_saves_and_the_same_command_goes_on(shards, tmp_path):
+def test_sigterm_saves_and_the_same_command_goes_on(shards, tmp_path, capsys):
     arguments = ["--data-dir", shards, *TINY_TRAINING, "--training.max-steps=40", "--output-dir"]
     command = [sys.executable, "-u", "pretrain/train.py", *map(str, [*arguments, tmp_path / "stopped"])]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -105,9 +112,10 @@ def test_sigterm_saves_and_the_same_command_goes_on(shards, tmp_path):
     assert not (tmp_path / "stopped" / "run.json").exists()
     step = load_checkpoint(latest_checkpoint(tmp_path / "stopped"))["step"]
     assert 2 <= step < 40
-    assert f"after step {step}" in run("pretrain/train.py", *arguments, tmp_path / "stopped").stdout
+    train(parsed([*arguments, tmp_path / "stopped"]), CPU)
+    assert f"after step {step}" in capsys.readouterr().out
 
-    run("pretrain/train.py", *arguments, tmp_path / "whole")
+    train(parsed([*arguments, tmp_path / "whole"]), CPU)
     assert_same_state(*(load_checkpoint(tmp_path / name / "model_000040.pt") for name in ("stopped", "whole")))
     assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
 
@@ -194,18 +202,17 @@ def test_two_processes_score_hellaswag_like_one(shards, tmp_path):
     items = write_hellaswag(tmp_path / "hellaswag.jsonl")
     arguments = ["--data-dir", shards, *TINY_TRAINING, "--training.max-steps=2", f"--hellaswag.data-path={items}"]
     arguments += ["--hellaswag.interval=2", "--samples.interval=2", "--output-dir"]
-    for processes in (1, 2):
-        run("pretrain/train.py", *arguments, tmp_path / str(processes), processes=processes)
+    train(parsed([*arguments, tmp_path / "1"]), CPU)
+    run("pretrain/train.py", *arguments, tmp_path / "2", processes=2)
     one, two = ([r for r in losses(tmp_path / n) if "hellaswag_items" in r] for n in ("1", "2"))
     assert one == two
     assert len(read_jsonl(tmp_path / "2" / "samples.jsonl")) == 6, "one process writes the samples"
 
 
 def test_a_world_that_does_not_divide_the_batch_is_one_line(shards, tmp_path):
-    arguments = ["--data-dir", shards, *TINY_TRAINING, "--training.total-batch-size=32", "--output-dir", tmp_path / "o"]
-    result = run("pretrain/train.py", *arguments, processes=2, check=False)
-    assert result.returncode != 0
-    assert "training.total_batch_size 32 is not a multiple of" in result.stderr and "= 64" in result.stderr
+    config = tiny_config(shards, tmp_path / "o", total_batch_size=32)
+    with pytest.raises(UserError, match=r"training\.total_batch_size 32 is not a multiple of .* = 64"):
+        train(config, World(rank=0, size=2, device=torch.device("cpu")))
     assert not (tmp_path / "o").exists()
 
 
