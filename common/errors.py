@@ -1,8 +1,14 @@
 """Mistakes of the user: one line that names the thing and the remedy, exit code 2."""
 
 import errno
+import re
 import sys
 from collections.abc import Callable
+
+# What safetensors, numpy and torch say when a disk is full; none of them keeps the system's error number.
+_WRITTEN_IN_PART = re.compile(
+    r"No space left on device|\d+ requested and \d+ written|PytorchStreamWriter failed|unexpected pos \d+ vs \d+"
+)
 
 
 class UserError(Exception):
@@ -19,12 +25,17 @@ def run_script(main: Callable[[], None]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        where = f" at {error.filename}" if error.filename else ""
-        print(f"error: no space left on the disk{where}; free some and run the same command again", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if not _disk_is_full(error):
+            raise
+        where = f" at {error.filename}" if getattr(error, "filename", None) else ""
+        print(f"error: no space left on the disk{where}; free some and run the same command again", file=sys.stderr)
+        sys.exit(2)
+
+
+def _disk_is_full(error: Exception) -> bool:
+    number = error.errno if isinstance(error, OSError) else None
+    return number in (errno.ENOSPC, errno.EDQUOT) or (number is None and bool(_WRITTEN_IN_PART.search(str(error))))
