@@ -2,8 +2,8 @@
 # Reads $size (quick, demo or demo_real: which configs, and how much is evaluated), $out, $seed, $gsm8k, $text,
 # $conditions, those that this call runs, and $data_seed, the seed of the generated data where it is not that of training.
 # A study has more: $breadth (yes: also passages in HellaSwag's format and prompts without arithmetic) and
-# flags_STAGE_CONDITION.
-breadth=no
+# flags_STAGE_CONDITION, and $families, the token families where they are not the default.
+breadth=no families=""
 
 sizes() {
     case $size in
@@ -34,10 +34,11 @@ prepare() {
     local condition=$1 more
     further text "$condition"
     stage "text $condition" "$out/raw/${condition}_stats.json" python data/prepare_text.py --condition "$condition" \
-        --seed "${data_seed:-$seed}" --num-documents "$documents" --out-dir "$out/raw" ${gsm8k:+--gsm8k "$gsm8k"} ${text:+--text "$text"} ${more[@]+"${more[@]}"}
+        --seed "${data_seed:-$seed}" --num-documents "$documents" --out-dir "$out/raw" ${families:+--families "$families"} \
+        ${gsm8k:+--gsm8k "$gsm8k"} ${text:+--text "$text"} ${more[@]+"${more[@]}"}
     stage "tokens $condition" "$out/processed/$condition/meta.json" python data/tokenize_to_bin.py \
-        --condition "$condition" --injection-mode none --input "$out/raw/train_$condition.txt" \
-        --out-dir "$out/processed/$condition" # "none": the text was injected when it was made
+        --condition "$condition" --injection-mode none ${families:+--families "$families"} \
+        --input "$out/raw/train_$condition.txt" --out-dir "$out/processed/$condition" # text was injected when it was made
 }
 
 # What the conditions share, the jobs of both may write at the same time: the same bytes, each file renamed into place.

@@ -37,6 +37,7 @@ class StudyConfig:
     data_seed: int = 0  # of the generated data, the same for all seeds, so that all are asked the same problems
     gsm8k: str = ""  # GSM8K's folder in place of generated problems; needs size demo_real (10b: in place of the hub's)
     text: str = ""  # documents to mix into the generated ones
+    families: str = ""  # token families of tokenizer/families.yaml, such as mul+digits; empty: the default
     builds_on: str = ""  # folder of another study, whose stages are taken over where nothing that decides them differs
     flags: StageFlags = field(default_factory=StageFlags)  # of both conditions
     mul_tokens_flags: StageFlags = field(default_factory=StageFlags)  # of mul_tokens alone: of injection, nothing else
@@ -56,6 +57,8 @@ def main() -> None:
         print(f"{name}={shlex.quote(str(value))}")
     print(f"text={shlex.quote(config.text)}")
     print(f"description={shlex.quote(description(config))}")
+    if config.families:
+        print(f"families={shlex.quote(config.families)}")
     print(f"builds_on={shlex.quote(config.builds_on)}")
     print(f"seeds=({' '.join(map(str, config.seeds))})")
     both = {"baseline": [words["flags"]], "mul_tokens": [words["flags"], words["mul_tokens_flags"]]}
@@ -87,7 +90,7 @@ def check_injection(mul_tokens: dict[str, list[str]]) -> None:
 
 def check_10b(config: StudyConfig, words: dict[str, dict]) -> None:
     """Raise UserError for what scripts/run_10b.sh does not know."""
-    for name in ("text", "builds_on"):
+    for name in ("text", "families", "builds_on"):
         if getattr(config, name):
             raise UserError(f"size 10b runs scripts/run_10b.sh, which has no {name}; leave it out")
     for name, given in words.items():
@@ -102,6 +105,8 @@ def description(config: StudyConfig) -> str:
     origin = "synthetic: generated world"
     if config.gsm8k + config.text:
         origin = "real data mixed with the synthetic world"
+    if config.families:
+        origin += f", token families {config.families}"
     changes = [f"{stage} {text}" for stage, text in asdict(config.mul_tokens_flags).items() if text.strip()]
     return f"{origin}, data seed {config.data_seed}" + (f"; in mul_tokens {', '.join(changes)}" if changes else "")
 

@@ -21,7 +21,8 @@ from common.files import atomic_directory, atomic_path
 from tokenizer.mul_facts import CONDITIONS, Condition
 
 LINKED = {".safetensors", ".pt", ".npy"}
-GENERAL = ("size", "seed", "data_seed", "gsm8k", "text", "configs")  # of arguments.txt: what decides every stage
+# Of arguments.txt: what decides every stage.
+GENERAL = ("size", "seed", "data_seed", "gsm8k", "text", "families", "configs")
 PRETRAIN = ("text", "pretrain")
 CHAT, REASONING = (*PRETRAIN, "drills", "sft"), (*PRETRAIN, "reasoning")
 # What lies in a seed's folder, in the order in which it is made, with the stages whose arguments decide it.

@@ -206,6 +206,14 @@ def test_drills_are_a_stage_only_where_they_are_asked_for(driver):
     assert "drills_baseline" in compared and "drills_mul_tokens" in compared
 
 
+def test_token_families_are_those_of_text_and_shards(driver):
+    driver.settings.write_text(SETTINGS + "\nfamilies=mul+digits")
+    driver("--output-dir", driver.out, "--only-seed", 0)
+    lines = driver.log.read_text().splitlines()
+    asked = [line for line in lines if "--families mul+digits" in line]
+    assert asked == [line for line in lines if line.startswith(("data/prepare_text.py", "data/tokenize_to_bin.py"))]
+
+
 def test_size_10b_is_run_10b_for_each_seed(driver):
     (driver.root / "scripts/run_10b.sh").write_text('echo "10b $*"; exit 3')
     driver.settings.write_text(SETTINGS.replace("quick", "10b"))
