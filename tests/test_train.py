@@ -1,5 +1,6 @@
 """The training loop: the same numbers however they are computed, and the same run however it is interrupted."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -89,9 +90,8 @@ def test_two_gloo_processes_equal_one(one_process, shards, tmp_path):
 
 
 def test_ten_steps_equal_five_and_a_new_process_and_five_bit_for_bit(one_process, shards, tmp_path):
-    stopped = tmp_path / "stopped"
+    stopped = shutil.copytree(one_process, tmp_path / "stopped")
     arguments = ["--data-dir", shards, "--output-dir", stopped, *TINY_TRAINING, "--training.max-steps=10"]
-    run("pretrain/train.py", *arguments, "--checkpoint.interval=5")
     # As if it had been killed after step 7: the last checkpoint is step 5's, the log is ahead of it.
     (stopped / "model_000010.pt").unlink()
     (stopped / "results.json").unlink()
@@ -108,9 +108,8 @@ def test_ten_steps_equal_five_and_a_new_process_and_five_bit_for_bit(one_process
 
 
 def test_resuming_on_two_processes_continues_the_same_data(one_process, shards, tmp_path):
-    moved = tmp_path / "moved"
+    moved = shutil.copytree(one_process, tmp_path / "moved")
     arguments = ["--data-dir", shards, "--output-dir", moved, *TINY_TRAINING, "--training.max-steps=10"]
-    run("pretrain/train.py", *arguments, "--checkpoint.interval=5")
     (moved / "model_000010.pt").unlink()
     run("pretrain/train.py", *arguments, "--checkpoint.interval=5", processes=2)
     one, two = (load_checkpoint(directory / "model_000010.pt") for directory in (one_process, moved))
