@@ -75,6 +75,7 @@ summary { cursor: pointer; }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
   .scroll { max-height: none; overflow: visible; }
+  .beside { grid-template-columns: 1fr 1fr; }
   thead th { position: static; white-space: normal; }
   table { font-size: 8.5pt; }
   th, td { padding: .25rem .4rem; }

@@ -1,5 +1,6 @@
-"""Fixtures of more than one file: stage directories of both conditions, and pictures that are not drawn."""
+"""Fixtures of more than one file: stage directories, finished studies, and pictures that are not drawn."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,38 @@ def drawn():
 @pytest.fixture
 def stages(tmp_path: Path) -> dict[str, dict[str, Path]]:
     return {condition: make_stages(tmp_path, condition) for condition in CONDITIONS}
+
+
+@pytest.fixture(scope="session")
+def finished_study(tmp_path_factory) -> Path:
+    """A folder with three finished seeds (tests/study_runs.py), for tests that change nothing in it."""
+    from scripts import report_plots
+    from tests.study_runs import make_seeds
+
+    root = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report_plots, "_png", lambda draw, colours: b"")
+        make_seeds(patch, root)
+    return root
+
+
+@pytest.fixture
+def seeds(finished_study: Path, tmp_path: Path, pictures) -> list[Path]:
+    """The three seeds' folders, copies which a test may change."""
+    shutil.copytree(finished_study, tmp_path / "study")
+    return sorted((tmp_path / "study").glob("seed_*"))
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch):
+    """Runs the report over the folders of seeds; returns its numbers and its Markdown."""
+    from common.files import read_json
+    from scripts import report
+    from tests.study_runs import call
+
+    def run(folders: list[Path], *more: str) -> tuple[dict, str]:
+        out = tmp_path / "out"
+        call(monkeypatch, report, "--seeds", *folders, "--output-dir", out, *more)
+        return read_json(out / "study.json"), (out / "study.md").read_text()
+
+    return run
