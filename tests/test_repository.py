@@ -26,7 +26,7 @@ LAYERS = {  # who imports whom, as in the README's map
     "edit": {"common", "tokenizer", "data", "pretrain", "eval"},
     "scripts": {"common", "tokenizer", "data", "pretrain", "eval", "sft", "rl", "edit"},
 }
-TREES = {  # by path and by dotted name
+TREES = {
     str(path.relative_to(ROOT)): ast.parse(path.read_text())
     for folder in LAYERS
     for path in sorted((ROOT / folder).rglob("*.py"))
@@ -55,12 +55,12 @@ def imported_modules(tree: ast.AST) -> set[str]:
 # -- imports ----------------------------------------------------------------------------------------------------------
 def test_imports_go_one_way():
     wrong = []
-    for path, tree in TREES.items():
+    for path in TREES:
         folder = path.split("/")[0]
         allowed = LAYERS[folder] | {folder}
         if path == "pretrain/train.py":
             allowed = allowed | {"eval"}  # the end of its chain, as its docstring says: nothing imports it
-        folders = {name.split(".")[0] for name in imported_modules(tree)}
+        folders = {name.split(".")[0] for name in imports_of(path)}
         wrong += [f"{path} imports {name}" for name in sorted(folders & set(LAYERS) - allowed)]
     assert wrong == []
 
@@ -78,16 +78,17 @@ def test_help_explains_every_option(script, monkeypatch, capsys):
     assert "uv run python " + script in (module.__doc__ or ""), "the docstring shows how to call it"
 
 
-def calls_of(tree: ast.AST, script: str) -> bool:
-    """Whether a test names the script's path, as for a process, or takes something callable from its module."""
-    if any(isinstance(node, ast.Constant) and node.value == script for node in ast.walk(tree)):
-        return True
-    return NAMES[script] in imported_modules(tree)
+@functools.cache
+def named_in_tests() -> set[str]:
+    """The strings of all test files, as a path is given to a process, and the modules that they import."""
+    trees = [tree for path, tree in TEST_TREES.items() if path != THIS_FILE]
+    strings = {n.value for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+    return strings.union(*map(imported_modules, trees))
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_some_test_runs_the_script(script):
-    assert any(calls_of(tree, script) for path, tree in TEST_TREES.items() if path != THIS_FILE)
+    assert {script, NAMES[script]} & named_in_tests()
 
 
 def test_every_script_begins_and_ends_like_the_others():
@@ -128,29 +129,34 @@ def reads_of(path: str) -> frozenset[tuple[str, str]]:
     Behind `t = config.training`, `t.epochs` is ("training", "epochs"); `asdict(config.model)` is ("model", "*").
     """
     nodes = list(ast.walk(TREES[path]))
-    sections = {
-        target.id: node.value.attr
+    sections = [
+        (target.id, node.value.attr)
         for node in nodes
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Attribute)
         for target in node.targets
         if isinstance(target, ast.Name)
-    }
+    ]
 
-    def owner(node: ast.expr) -> str:
-        return (
-            node.attr if isinstance(node, ast.Attribute) else sections.get(getattr(node, "id", ""), ast.unparse(node))
-        )
+    def owners(node: ast.expr) -> set[str]:
+        if isinstance(node, ast.Attribute):
+            return {node.attr}
+        return {ast.unparse(node)} | {section for name, section in sections if name == ast.unparse(node)}
 
     found = set()
     for node in nodes:
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
-            found.add((owner(node.value), node.attr))
+            found |= {(owner, node.attr) for owner in owners(node.value)}
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             if node.func.id in ("asdict", "vars"):
-                found.add((owner(node.args[0]), "*"))
+                found |= {(owner, "*") for owner in owners(node.args[0])}
             elif node.func.id == "getattr" and isinstance(node.args[1], ast.Constant):
-                found.add((owner(node.args[0]), node.args[1].value))
+                found |= {(owner, node.args[1].value) for owner in owners(node.args[0])}
     return frozenset(found)
+
+
+@functools.cache
+def imports_of(path: str) -> set[str]:
+    return imported_modules(TREES[path])
 
 
 def reachable_from(script: str) -> set[str]:
@@ -158,7 +164,7 @@ def reachable_from(script: str) -> set[str]:
     paths = {name: path for path, name in NAMES.items()}
     seen, waiting = {script}, [script]
     while waiting:
-        found = {paths[name] for name in imported_modules(TREES[waiting.pop()]) & set(paths)} - seen
+        found = {paths[name] for name in imports_of(waiting.pop()) & set(paths)} - seen
         seen |= found
         waiting += found
     return seen
