@@ -37,6 +37,7 @@ from data.hellaswag import HUB_ID, load_hellaswag
 from data.ngrams import NGramIndex
 from data.probes import arithmetic_probes
 from data.shards import TokenStream, list_shards, open_stream
+from tokenizer.families import read_families
 from tokenizer.mul_facts import EOT_ID
 
 BATCH_TOKENS = 1 << 18  # of a task of a worker
@@ -233,8 +234,9 @@ def find_in_tokens(items_path: Path, n: int, batch: tuple[int, np.ndarray]) -> t
     start, ids = batch
     borders = np.flatnonzero(ids == EOT_ID)
     positions = [start, *(start + borders + 1).tolist()]
-    # The tokenizer of mul_tokens reads the ids of both conditions: in baseline no mul id occurs.
-    decode = tokenizer_of("mul_tokens").decode
+    # A family's ids never depend on what else is chosen, so the tokenizer of all reads the ids of every choice, and
+    # that of mul_tokens those of both conditions: in baseline none of a family occurs.
+    decode = tokenizer_of("mul_tokens", "+".join(read_families())).decode
     texts = [decode(document[document != EOT_ID].tolist()) for document in np.split(ids, borders + 1)]
     return len(ids), {number: positions[i] for number, i in index_of(items_path, n).find(texts).items()}
 

@@ -23,9 +23,10 @@ import numpy as np
 
 from common.errors import UserError
 from data.shards import Split, fingerprint
+from tokenizer.families import DEFAULT_FAMILIES, chosen_families, families_name
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 from tokenizer.inject_mul import MulExpressionInjector
-from tokenizer.mul_facts import EOT_ID, FIRST_MUL_ID, Condition, MulFactTokens
+from tokenizer.mul_facts import EOT_ID, Condition
 
 BATCH_CHARACTERS = 1_000_000  # of text per task of a worker
 BYTES_WORTH_A_WORKER = 8_000_000  # of input; below, starting another process takes longer than it saves
@@ -40,7 +41,7 @@ INJECTION_COUNTS = ("with_result", "bare", "wrong_result", "refused")
 COUNTS = (
     "documents",
     "tokens",
-    "mul_tokens",
+    "mul_tokens",  # tokens of the chosen families
     "text_bytes",
     "text_characters",
     "injected_before",  # 1 for a document that held mul tokens as text when it was read
@@ -87,28 +88,29 @@ class Encoded:
             totals[group].update(dict(zip(COUNTS, self.counts[rows].sum(axis=0).tolist(), strict=True)))
 
 
-def encode_batch(condition: Condition, mode: Mode, batch: Batch) -> Encoded:
+def encode_batch(condition: Condition, mode: Mode, batch: Batch, families: str = DEFAULT_FAMILIES) -> Encoded:
     """Inject (unless `mode` is "none") and encode the documents of a batch."""
+    vocabulary = tokenizer_of(condition, families).vocabulary
     pieces, rows = [], []
     for text in batch.texts:
         injected, injection = text, (0,) * len(INJECTION_COUNTS)
         if mode != "none":
-            injected, stats = _injector(mode).inject_with_stats(text)
+            injected, stats = _injector(mode, families).inject_with_stats(text)
             injection = tuple(getattr(stats, name) for name in INJECTION_COUNTS)
-        ids = encode_document(condition, injected)
-        num_mul_tokens = int(np.count_nonzero(ids >= FIRST_MUL_ID))
+        ids = encode_document(condition, injected, families)
+        held = holds_mul_token(text, families)
         pieces.append(ids)
-        rows.append((1, len(ids), num_mul_tokens, len(utf8(text)), len(text), holds_mul_token(text), *injection))
+        rows.append((1, len(ids), vocabulary.count_facts(ids), len(utf8(text)), len(text), held, *injection))
     return Encoded(np.concatenate(pieces), np.array(rows, dtype=np.int64), batch.groups, batch.after)
 
 
-def encode_document(condition: Condition, text: str) -> np.ndarray:
+def encode_document(condition: Condition, text: str, families: str = DEFAULT_FAMILIES) -> np.ndarray:
     """End-of-text and the ids of `text`, uint16.
 
     Text of more than 100,000 characters is encoded in pieces that end before a space. The ids are those of the whole,
     unless as many characters in a row have no such place: then a piece ends among them.
     """
-    encode = tokenizer_of(condition).encode
+    encode = tokenizer_of(condition, families).encode
     ids = [EOT_ID]
     if len(text) <= PIECE_CHARACTERS:
         ids += encode(text, allow_special=False)
@@ -188,28 +190,31 @@ def injection_record(mode: Mode, counts: Mapping[str, int]) -> dict[str, Any]:
     return {"mode": mode} | ({name: counts[name] for name in INJECTION_COUNTS} if mode != "none" else {})
 
 
+def families_record(families: str) -> dict[str, str]:
+    """What meta.json and other records say of the token families: nothing of the default."""
+    return {} if families == DEFAULT_FAMILIES else {"families": families_name(families)}
+
+
 def utf8(text: str) -> bytes:
     """The text's bytes. JSON can hold half of a surrogate pair, which no UTF-8 can; the tokenizer replaces it too."""
     return text.encode(errors="replace")
 
 
-def holds_mul_token(text: str) -> bool:
-    """Whether a fact's token stands in the text as it was read."""
-    return "<MUL_" in text and any(token in text for token in _mul_tokens())
+def holds_mul_token(text: str, families: str = DEFAULT_FAMILIES) -> bool:
+    """Whether a token of the families stands in the text as it was read."""
+    return any(
+        family.prefix in text and any(fact.token in text for fact in family.facts)
+        for family in chosen_families(families)
+    )
 
 
 # Built once in each process.
 @functools.cache
-def tokenizer_of(condition: Condition) -> GPT2TokenizerWithMulFacts:
-    """The tokenizer of a condition."""
-    return GPT2TokenizerWithMulFacts(condition)
+def tokenizer_of(condition: Condition, families: str = DEFAULT_FAMILIES) -> GPT2TokenizerWithMulFacts:
+    """The tokenizer of a condition with these token families."""
+    return GPT2TokenizerWithMulFacts(condition, families)
 
 
 @functools.cache
-def _injector(mode: Literal["weak", "strict"]) -> MulExpressionInjector:
-    return MulExpressionInjector(mode)
-
-
-@functools.cache
-def _mul_tokens() -> list[str]:
-    return MulFactTokens().tokens
+def _injector(mode: Literal["weak", "strict"], families: str) -> MulExpressionInjector:
+    return MulExpressionInjector(mode, families)

@@ -122,6 +122,7 @@ class TokenLoader:
         if meta is not None:
             counts, passes = meta["splits"][stream.split], self.tokens_seen / len(stream)
             record |= {key: meta[key] for key in ("condition", "tokenizer_fingerprint", "documents_sha256")}
+            record |= {key: meta[key] for key in ("families",) if key in meta}
             known = (key for key in ("documents", "mul_tokens", "text_bytes") if counts[key] is not None)
             record |= {f"{key}_seen": round(counts[key] * passes) for key in known}
         return record

@@ -29,13 +29,14 @@ PIECE_CHARACTERS = 1 << 16  # hashed at a time: the arrays of a piece stay in th
 BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
 SLOTS_PER_NGRAM = 16  # of the table that turns away most windows before they are looked up
 
+_FACT_NAME = re.compile("<(?:mul|add|square|div)_")
 _WORD = re.compile(r"[^\W_]+")
 
 
 def normalise(text: str) -> str:
     """`text` as its words are read: products as numbers, lower case, composed characters."""
     injected = _injector().inject(text)
-    return unicodedata.normalize("NFC", injected.lower()).replace("<mul_", "<")
+    return _FACT_NAME.sub("<", unicodedata.normalize("NFC", injected.lower()))
 
 
 def words_of(text: str) -> list[str]:

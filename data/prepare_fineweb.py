@@ -60,7 +60,9 @@ from data.sources import (
     parse_source,
     shares_of,
 )
-from tokenizer.mul_facts import FIRST_MUL_ID, Condition
+from tokenizer.families import DEFAULT_FAMILIES, families_name
+from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
+from tokenizer.mul_facts import Condition
 
 DEFAULT_SOURCE = "HuggingFaceFW/fineweb-edu:sample-10BT"
 BYTES_PER_TOKEN = 4  # of English, roughly
@@ -81,6 +83,7 @@ class PrepareConfig:
     val_fraction: float = 0.01  # validation tokens beside the training tokens, roughly
     seed: int = 0  # of the order of files and of the generated arithmetic
     injection_mode: Mode = "weak"  # for mul_tokens: which products are rewritten
+    families: str = DEFAULT_FAMILIES  # token families of tokenizer/families.yaml, such as mul+digits
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)  # processes; they do not change the result
 
 
@@ -109,6 +112,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     written; then the folder stays as it was at the last whole shard, and the next call goes on there.
     """
     names = _check(config)
+    config.families = families_name(config.families)
     with open_shard_run(config.out_dir, _arguments(config, names), config.shard_size) as run:
         if run.meta is not None:
             print(f"{config.out_dir} is finished; nothing to do")
@@ -124,7 +128,8 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
         return run.finish(
             {
                 "condition": config.condition,
-                "tokenizer_fingerprint": encoding.tokenizer_of(config.condition).fingerprint,
+                "tokenizer_fingerprint": _tokenizer(config).fingerprint,
+                **encoding.families_record(config.families),
                 "documents_sha256": _documents_sha256(config, run, sequence),
                 "val_fraction": config.val_fraction,
                 "injection": encoding.injection_record(_mode(config), run.count()),
@@ -139,7 +144,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
 
 def write_tokens(config: PrepareConfig, run: ShardRun, sequence: DocumentSequence) -> str | None:
     """Encode the sequence from where it stands until training has its tokens; return the source that ran dry before."""
-    encode = functools.partial(encode_batch, config.condition, _mode(config))
+    encode = functools.partial(encode_batch, config.condition, _mode(config), families=config.families)
     workers = min(config.workers, 1 + config.target_tokens * BYTES_PER_TOKEN // encoding.BYTES_WORTH_A_WORKER)
     done = run.count("train")["tokens"]
     with (
@@ -151,7 +156,7 @@ def write_tokens(config: PrepareConfig, run: ShardRun, sequence: DocumentSequenc
             if encoded is None:
                 run.place = sequence.place()  # behind the empty documents at the end too
                 return sequence.dry
-            run.add(cut(encoded, config.target_tokens - done))
+            run.add(cut(encoded, config.target_tokens - done, _tokenizer(config)))
             done = run.count("train")["tokens"]
             bar.update(done - bar.n)
     return None
@@ -174,7 +179,7 @@ def batches(sequence: DocumentSequence, val_fraction: float) -> Iterator[Batch]:
         yield batch
 
 
-def cut(encoded: Encoded, room: int) -> Encoded:
+def cut(encoded: Encoded, room: int, tokenizer: GPT2TokenizerWithMulFacts) -> Encoded:
     """The batch up to the point where its training documents have `room` ids: the last of them is cut there."""
     in_train = np.array([split == "train" for split, _ in encoded.groups])
     train_tokens = np.cumsum(np.where(in_train, encoded.lengths, 0))
@@ -185,7 +190,7 @@ def cut(encoded: Encoded, room: int) -> Encoded:
     end = start + int(encoded.lengths[last] - (train_tokens[last] - room))
     counts = encoded.counts[: last + 1].copy()
     counts[-1, encoding.COUNTS.index("tokens")] = end - start
-    counts[-1, encoding.COUNTS.index("mul_tokens")] = np.count_nonzero(encoded.ids[start:end] >= FIRST_MUL_ID)
+    counts[-1, encoding.COUNTS.index("mul_tokens")] = tokenizer.count_mul_tokens(encoded.ids[start:end])
     return Encoded(encoded.ids[:end], counts, encoded.groups[: last + 1], encoded.after)
 
 
@@ -219,7 +224,7 @@ def _arguments(config: PrepareConfig, names: list[SourceName]) -> dict[str, Any]
         "--val-fraction": config.val_fraction,
         "--seed": config.seed,
         "--injection-mode": config.injection_mode,
-    }
+    } | {f"--{key}": value for key, value in encoding.families_record(config.families).items()}
 
 
 def _open_sources(config: PrepareConfig, names: list[SourceName], run: ShardRun) -> list[Source]:
@@ -231,7 +236,7 @@ def _open_sources(config: PrepareConfig, names: list[SourceName], run: ShardRun)
             revision = run.identity.get(name.label, {}).get("revision")  # a run that goes on reads what it read
             sources.append(hub_source(name, share, config.text_column, config.seed, revision))
     if config.math_fraction > 0:
-        sources.append(arithmetic_source(config.math_fraction, config.seed))
+        sources.append(arithmetic_source(config.math_fraction, config.seed, config.families))
     return sources
 
 
@@ -246,6 +251,10 @@ def _source_record(run: ShardRun, name: str) -> dict[str, int]:
     counts = run.count(source=name)
     names = ("documents", "tokens", "mul_tokens", "text_bytes", "text_characters")
     return {key: counts[key] for key in names} | {"empty": run.place["sources"][name]["empty"]}
+
+
+def _tokenizer(config: PrepareConfig) -> GPT2TokenizerWithMulFacts:
+    return encoding.tokenizer_of(config.condition, config.families)
 
 
 def _mode(config: PrepareConfig) -> Mode:

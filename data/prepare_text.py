@@ -35,19 +35,23 @@ from common.config import parse_config
 from common.errors import UserError, run_script
 from common.files import atomic_path, write_json, write_jsonl, write_text
 from data.documents import document_files, read_documents
+from data.encoding import families_record
 from data.formats import END_OF_TEXT, chat_document, split_gsm8k_answer
 from data.gsm8k import load_gsm8k
 from data.held_out import HeldOutQuestions
 from data.item_files import split_file
 from data.world.arithmetic import arithmetic_documents, drills
 from data.world.facts import fact_documents, fact_records
+from data.world.family_arithmetic import FAMILIES, family_documents
 from data.world.passages import passage_documents, passage_records
 from data.world.problems import Problem, distinct_problems, problems
+from tokenizer.families import DEFAULT_FAMILIES, families_name
 from tokenizer.inject_mul import InjectionMode, InjectionStats, MulExpressionInjector
 from tokenizer.mul_facts import Condition
 
 # Parts of the generated documents, by number. In GPT-2 tokens: 36, 57, 2 and 4%, in all 39 a document.
 SHARES = {"arithmetic": 0.5, "problems": 0.44, "facts": 0.03, "passages": 0.03}
+FAMILY_SHARE = 0.1  # documents of each further token family, beside the generated documents
 SFT_PROBLEMS, SFT_DRILLS = 1600, 400
 TEST_PROBLEMS, PASSAGE_RECORDS = 300, 200
 PIECE_CHARACTERS = 2000
@@ -63,6 +67,7 @@ class PrepareTextConfig:
     num_documents: int = 24_000  # generated documents of all kinds
     injection_mode: InjectionMode = "weak"  # strict rewrites a product only when its right result follows
     injection_rate: float = 1.0  # share of the documents that are injected; which, their numbers decide, not the seed
+    families: str = DEFAULT_FAMILIES  # token families of tokenizer/families.yaml, such as mul+digits
     gsm8k: Path | None = None  # folder with GSM8K's train.jsonl and test.jsonl
     text: Path | None = None  # folder (or file) of .parquet, .jsonl or .txt documents to add
     max_text_characters: int = 2_000_000  # of --text, taken from its start
@@ -87,6 +92,10 @@ def generated_documents(config: PrepareTextConfig, test_keys: set, passages: lis
         "facts": fact_documents(counts["facts"], _rng(config, "facts")),
         "passages": passage_documents(counts["passages"], _rng(config, "passages"), passages),
     }
+    for family in FAMILIES:  # what the chosen token families besides `mul` say, on top
+        if family in config.families.split("+"):
+            count = round(FAMILY_SHARE * config.num_documents)
+            texts[family] = family_documents(family, count, _rng(config, f"family {family}"))
     return [Document(kind, text) for kind, those in texts.items() for text in those]
 
 
@@ -146,7 +155,7 @@ def write_corpus(documents: list[Document], config: PrepareTextConfig, path: Pat
 
     `products` are those that the injection's mode and rate rewrite, counted in both conditions alike.
     """
-    injector = MulExpressionInjector(config.injection_mode)
+    injector = MulExpressionInjector(config.injection_mode, config.families)
     injection = InjectionStats()
     kinds: dict[str, Counter] = {}
     fingerprint = hashlib.sha256()
@@ -172,6 +181,7 @@ def write_corpus(documents: list[Document], config: PrepareTextConfig, path: Pat
         "kinds": {kind: dict(kinds[kind]) for kind in sorted(kinds)},
         "injection": described | asdict(injection) if config.condition == "mul_tokens" else None,
         "documents_sha256": fingerprint.hexdigest(),
+        **families_record(config.families),
     }
 
 
@@ -200,6 +210,7 @@ def synthetic_problems(config: PrepareTextConfig) -> tuple[list[dict], list[Prob
 
 def main() -> None:
     config = parse_config(PrepareTextConfig)
+    config.families = families_name(config.families)
     if config.num_documents < 100:
         raise UserError(f"--num-documents {config.num_documents}: the generated world needs at least 100")
     if config.max_text_characters < 1:

@@ -20,13 +20,16 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import atomic_path, read_json, sha256_file
+from tokenizer.families import DEFAULT_FAMILIES
 from tokenizer.mul_facts import VOCAB_SIZE
+from tokenizer.vocabulary import Vocabulary
 
 Split = Literal["train", "val"]
 
 BIN_MAGIC = 20240520
 BIN_VERSION = 1
 BIN_HEADER_INTS = 256
+ALL_IDS = 1 << 16  # of uint16; readers know the vocabulary
 UNFINISHED = "unfinished.json"
 
 # A shard's digest is the sha256 of one sum per block of 1,024 64-bit words. The words have odd weights, so
@@ -72,9 +75,10 @@ def open_stream(data_dir: Path | str, split: Split) -> TokenStream:
     meta = read_json(data_dir / "meta.json") if (data_dir / "meta.json").exists() else None
     if meta is not None and not {"shards", "splits"} <= set(meta):
         raise UserError(f"{data_dir / 'meta.json'} is not from data/tokenize_to_bin.py; remove it or tokenize again")
+    vocab_size = Vocabulary("baseline", (meta or {}).get("families", DEFAULT_FAMILIES)).size
     shards = [read_shard(path) for path in paths]
     with ThreadPoolExecutor(max_workers=8) as pool:  # numpy releases the GIL while it reads
-        digests = list(pool.map(check_shard, paths, shards))
+        digests = list(pool.map(check_shard, paths, shards, [vocab_size] * len(shards)))
     entries = [(path.name, len(shard), digest) for path, shard, digest in zip(paths, shards, digests, strict=True)]
     if meta is not None:
         _check_against_meta(data_dir, split, entries, meta)
@@ -156,7 +160,7 @@ class ShardWriter:
                 "split": self.split,
                 "tokens": len(tokens),
                 "sha256": sha256_file(path),
-                "digest": check_shard(path, tokens),
+                "digest": check_shard(path, tokens, ALL_IDS),
             }
         )
         self.filled = 0
@@ -178,7 +182,7 @@ def read_shard(path: Path | str) -> np.ndarray:
     return np.memmap(path, dtype="<u2", mode="r", offset=offset, shape=(count,))
 
 
-def check_shard(path: Path | str, tokens: np.ndarray) -> str:
+def check_shard(path: Path | str, tokens: np.ndarray, vocab_size: int = VOCAB_SIZE) -> str:
     """Digest of a shard's ids (hex). Raises UserError when one of them is not in the vocabulary."""
     digest, largest = hashlib.sha256(), 0
     for start in range(0, len(tokens), CHUNK_TOKENS):
@@ -188,9 +192,9 @@ def check_shard(path: Path | str, tokens: np.ndarray) -> str:
             chunk = np.pad(chunk, (0, -len(chunk) % BLOCK_TOKENS))
         words = chunk.view(np.uint64).reshape(-1, len(_BLOCK_WEIGHTS))
         digest.update((words @ _BLOCK_WEIGHTS).tobytes())
-    if largest >= VOCAB_SIZE:
+    if largest >= vocab_size:
         raise UserError(
-            f"{path} holds the id {largest}, but the vocabulary ends at {VOCAB_SIZE - 1}; "
+            f"{path} holds the id {largest}, but the vocabulary ends at {vocab_size - 1}; "
             "it was made with another tokenizer, tokenize the text again"
         )
     return digest.hexdigest()

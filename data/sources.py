@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 
 from common.errors import UserError
 from data.documents import SUFFIXES, check_file, document_files, read_file
-from data.encoding import utf8
+from data.encoding import families_record, utf8
 from data.item_files import HUB_TIMEOUT_SECONDS
 from data.world.arithmetic import arithmetic_documents
+from data.world.family_arithmetic import FAMILIES, family_documents
+from tokenizer.families import DEFAULT_FAMILIES
 
 ARITHMETIC = "arithmetic"
 ARITHMETIC_PART = 4500  # documents; a hundred rounds of its forms
@@ -216,14 +218,23 @@ def hub_source(name: SourceName, share: float, text_column: str, seed: int, revi
     return Source(name.label, share, {"revision": revision}, len(order), read)
 
 
-def arithmetic_source(share: float, seed: int) -> Source:
-    """Endless generated arithmetic (data/world/arithmetic.py), without the questions of the probes."""
+def arithmetic_source(share: float, seed: int, families: str = DEFAULT_FAMILIES) -> Source:
+    """Endless generated arithmetic (data/world/arithmetic.py), without the questions of the probes.
+
+    Of the token families besides `mul` that `families` names, a tenth as many documents each.
+    """
+    further = [family for family in FAMILIES if family in families.split("+")]
 
     def read(part: int, skip: int) -> Iterator[str]:
-        texts = arithmetic_documents(ARITHMETIC_PART, random.Random(f"{seed}/{ARITHMETIC}/{part}"))
+        rng = random.Random(f"{seed}/{ARITHMETIC}/{part}")
+        texts = arithmetic_documents(ARITHMETIC_PART, rng)
+        for family in further:
+            texts += family_documents(family, ARITHMETIC_PART // 10, rng)
+        if further:
+            rng.shuffle(texts)
         return islice((text for text in texts if not _WORDS_OF_PROBES.search(text)), skip, None)
 
-    return Source(ARITHMETIC, share, {"seed": seed}, math.inf, read)
+    return Source(ARITHMETIC, share, {"seed": seed, **families_record(families)}, math.inf, read)
 
 
 def _order(num_parts: int, seed: int) -> list[int]:

@@ -31,6 +31,7 @@ from data import encoding
 from data.documents import document_files, read_documents
 from data.encoding import Batch, Mode, encode_batch, is_validation, map_in_order, utf8
 from data.shards import ShardWriter, Split
+from tokenizer.families import DEFAULT_FAMILIES, families_name
 from tokenizer.mul_facts import Condition
 
 
@@ -44,6 +45,7 @@ class TokenizeConfig:
     shard_size: int = 100_000_000  # tokens per shard; a split's last one holds the rest
     val_fraction: float = 0.02  # share of the documents that goes to validation
     injection_mode: Mode = "weak"  # for mul_tokens: which products are rewritten
+    families: str = DEFAULT_FAMILIES  # token families of tokenizer/families.yaml, such as mul+digits
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)  # processes; fewer for small inputs
 
 
@@ -74,8 +76,10 @@ def tokenize(config: TokenizeConfig) -> dict[str, Any]:
     statistics = _statistics(source)
     mode = config.injection_mode if config.condition == "mul_tokens" else "none"
     _refuse_second_injection(source, mode, statistics)
+    families = families_name(config.families)
+    _refuse_other_families(source, families, statistics)
 
-    encode = functools.partial(encode_batch, config.condition, mode)
+    encode = functools.partial(encode_batch, config.condition, mode, families=families)
     workers = min(config.workers, 1 + sum(file.stat().st_size for file in files) // encoding.BYTES_WORTH_A_WORKER)
     documents_hash = hashlib.sha256()
     counts: dict[Split, Counter] = {split: Counter() for split in get_args(Split)}
@@ -101,7 +105,8 @@ def tokenize(config: TokenizeConfig) -> dict[str, Any]:
             _restore_text_bytes(source, config.val_fraction, counts)
         meta = {
             "condition": config.condition,
-            "tokenizer_fingerprint": encoding.tokenizer_of(config.condition).fingerprint,
+            "tokenizer_fingerprint": encoding.tokenizer_of(config.condition, families).fingerprint,
+            **encoding.families_record(families),
             "documents_sha256": before,
             "splits": {split: encoding.split_record(split, counts[split], shards) for split in counts},
             "shards": shards,
@@ -156,6 +161,13 @@ def _refuse_second_injection(source: Path, mode: str, statistics: dict[str, Any]
     before = (statistics.get("injection") or {}).get("mode", mode)
     if mode not in (before, "none"):
         raise UserError(f"{source} was injected in {before} mode; give --injection-mode {before}")
+
+
+def _refuse_other_families(source: Path, families: str, statistics: dict[str, Any]) -> None:
+    """The world of one choice has other documents than that of another, and tokens that it does not know."""
+    before = statistics.get("families", DEFAULT_FAMILIES) if statistics else families
+    if before != families:
+        raise UserError(f"{source} was prepared with the token families {before}; give --families {before}")
 
 
 def _require_documents(source: Path, counts: dict[Split, Counter]) -> None:

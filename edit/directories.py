@@ -19,7 +19,7 @@ from common.record import RunRecord
 from edit.editing import Originals, save_originals
 from edit.records import EditRecord, to_row
 from eval.benchmark import resolve_condition
-from pretrain.hf_weights import load_model_dir, save_model_dir
+from pretrain.hf_weights import families_of, load_model_dir, save_model_dir
 from pretrain.import_hf import extend_vocabulary, local_model_dir
 from pretrain.model import GPT
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
@@ -46,8 +46,9 @@ def load_parent(model_path: str, condition: Condition | None, device_name: str) 
     device = pick_device(device_name)
     if device.type == "mps":  # it has no float64, which the closed form needs
         device = pick_device("cpu")
-    model = extend_vocabulary(load_model_dir(path)).to(device)
-    return Parent(path, model.eval(), GPT2TokenizerWithMulFacts(resolve_condition(path, condition)))
+    tokenizer = GPT2TokenizerWithMulFacts(resolve_condition(path, condition), families_of(path))
+    model = extend_vocabulary(load_model_dir(path), tokenizer.vocabulary.size).to(device)
+    return Parent(path, model.eval(), tokenizer)
 
 
 def check_output_dir(output_dir: Path, stage: str, *sources: Path | str) -> None:
@@ -80,7 +81,7 @@ def write_edited(
     """Write the edited model of `parent` with everything beside it; the directory appears whole or not at all."""
     name = record.stage.removeprefix(STAGE_PREFIX)
     with atomic_directory(output_dir) as partial:
-        save_model_dir(parent.model, partial, parent.tokenizer.condition)
+        save_model_dir(parent.model, partial, parent.tokenizer.condition, parent.tokenizer.vocabulary.families)
         save_originals(partial / ORIGINALS, originals)
         write_json(partial / EDITS, [to_row(each) for each in records])
         write_json(partial / f"{name}_results.json", results)

@@ -166,7 +166,7 @@ def ask_hellaswag(model: GPT, items: list[HellaSwagItem], tokenizer: GPT2Tokeniz
     """Which items the model gets right by acc_norm_token."""
     weight = model.wte.weight
     scores = score_items(
-        model, items, tokenizer.condition, weight.device, weight.dtype, metrics=("acc_norm_token",), progress=True
+        model, items, tokenizer, weight.device, weight.dtype, metrics=("acc_norm_token",), progress=True
     )
     return [score.correct["acc_norm_token"] for score in scores]
 

@@ -35,7 +35,7 @@ def main() -> None:
     revert(parent.model, originals)
     record = RunRecord("edit_revert", config, parent.tokenizer.condition, 0, config.model_path)
     with atomic_directory(config.output_dir) as partial:
-        save_model_dir(parent.model, partial, parent.tokenizer.condition)
+        save_model_dir(parent.model, partial, parent.tokenizer.condition, parent.tokenizer.vocabulary.families)
         record.save(partial, {"reverted": sorted(originals)})
     print(f"{config.model_path} without its edit -> {config.output_dir}")
 

@@ -106,7 +106,7 @@ def write(base: Parent, config: TaskVectorConfig, vector: State) -> None:
         if config.operation == "extract":
             save_vector(partial / VECTOR, vector, base.tokenizer.condition)
         else:
-            save_model_dir(base.model, partial, base.tokenizer.condition)
+            save_model_dir(base.model, partial, base.tokenizer.condition, base.tokenizer.vocabulary.families)
         tuned = [describe_parent(vector_file(path) or path) for path in config.tuned]
         record.save(partial, {"vector_norm": norm}, tuned=tuned)
     print(f"{config.operation}: vector of norm {norm:.4f} -> {config.output_dir}")

@@ -73,7 +73,7 @@ def main() -> None:
     tokens, documents = teach(model, tokenizer, config, {record.prompt for record in edits})
     results = {"facts": len(facts()), "before": before, "after": known_facts(model, tokenizer, edits)}
     with atomic_directory(output_dir) as partial:
-        save_model_dir(model, partial, tokenizer.condition)
+        save_model_dir(model, partial, tokenizer.condition, tokenizer.vocabulary.families)
         write_text(partial / TEXT, f"\n{END_OF_TEXT}\n".join(documents) + "\n")
         write_json(partial / "facts_results.json", results)
         record.save(partial, results, steps=config.steps, tokens=tokens)

@@ -10,6 +10,8 @@ import re
 from collections import deque
 from decimal import Decimal
 
+from tokenizer.families import fact_begin, fact_pattern
+
 ANSWER_MARK = "####"
 NEXT_TURN = "\nUser:"
 
@@ -21,11 +23,11 @@ _MINUS = r"[-\u2212\u2013]"
 _SIGN = rf"(?:(?<![\w.)\]%])(?<!\w>){_MINUS})?"
 _NUMBER = rf"(?P<sign>{_SIGN})(?:[$€£](?P<inner_sign>{_MINUS}?))?(?P<digits>(?<![\w.]){_UNSIGNED})"
 # `#### 48/2` or `#### 5-3` is an expression that was never worked out, `#### 1,2345` and `#### 10:30` are no numbers.
-_NOT_AN_EXPRESSION = rf"(?![.,:]?[0-9]|[ \t]*(?:[+*/×÷=^]|{_MINUS})[ \t]*(?:[$€£]?[0-9]|<MUL_))"
+_NOT_AN_EXPRESSION = rf"(?![.,:]?[0-9]|[ \t]*(?:[+*/×÷=^]|{_MINUS})[ \t]*(?:[$€£]?[0-9]|{fact_begin()}))"
 
 _STRICT = re.compile(rf"[ \t]*{_NUMBER}{_NOT_AN_EXPRESSION}")
-# A mul token stands for the number 54 (tokenizer/inject_mul.py), so as the last thing said it says 54.
-_ANYWHERE = re.compile(rf"<MUL_[1-9]_[1-9]_(?P<product>[0-9]{{1,2}})>|{_NUMBER}")
+# A mul token stands for the number 54 (tokenizer/inject_mul.py), so as the last thing said it says 54; so do others.
+_ANYWHERE = re.compile(rf"{fact_pattern()}|{_NUMBER}")
 
 
 def extract_strict(text: str) -> Decimal | None:
@@ -58,7 +60,7 @@ def extract_flexible(text: str) -> Decimal | None:
 
 
 def last_number(text: str) -> Decimal | None:
-    """The last number in `text`; a mul token counts as its product, digits inside a word (`x2`) are no number."""
+    """The last number in `text`; a fact token counts as its result, digits inside a word (`x2`) are no number."""
     matches = deque(_ANYWHERE.finditer(text), maxlen=1)
     return _value(matches[0]) if matches else None
 
@@ -82,7 +84,7 @@ def _last_tagged(text: str) -> str | None:
 
 def _value(match: re.Match[str]) -> Decimal:
     groups = match.groupdict()
-    if groups.get("product"):
-        return Decimal(groups["product"])
+    if groups.get("value"):
+        return Decimal(groups["value"])
     number = Decimal(groups["digits"].replace(",", ""))
     return number.copy_negate() if groups["sign"] or groups["inner_sign"] else number

@@ -12,11 +12,12 @@ from common.errors import UserError
 from common.files import read_json, write_json, write_jsonl
 from common.record import RunRecord
 from eval.responses import Decoding, EvaluatedModel, remove_partial_responses
-from pretrain.hf_weights import load_model_dir
+from pretrain.hf_weights import families_of, load_model_dir
 from pretrain.import_hf import GPT2_VOCAB_SIZE, local_model_dir
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 from tokenizer.inject_mul import MulExpressionInjector
-from tokenizer.mul_facts import Condition, MulFactTokens
+from tokenizer.mul_facts import Condition
+from tokenizer.vocabulary import Vocabulary
 
 # How our own questions put a product; pretraining text has it with a sign, which is all that injection knows.
 _PRODUCT_IN_WORDS = re.compile(r"(?<![\d.,/])([1-9]) times ([1-9])(?![\d/]|[.,]\d)")
@@ -61,7 +62,8 @@ def load_for_evaluation(
     model = load_model_dir(path, device)
     if condition is None and model.config.vocab_size == GPT2_VOCAB_SIZE:
         condition = "baseline"  # a stock GPT-2: no row for any of our tokens
-    return EvaluatedModel(model, GPT2TokenizerWithMulFacts(resolve_condition(path, condition)), path)
+    tokenizer = GPT2TokenizerWithMulFacts(resolve_condition(path, condition), families_of(path))
+    return EvaluatedModel(model, tokenizer, path)
 
 
 def resolve_condition(model_path: Path, condition: Condition | None) -> Condition:
@@ -74,7 +76,8 @@ def resolve_condition(model_path: Path, condition: Condition | None) -> Conditio
         found = read_json(model_path / "run.json").get("condition")
     elif (model_path / "tokenizer.json").is_file():
         tokens = (model_path / "tokenizer.json").read_text(encoding="utf-8")
-        found = "mul_tokens" if MulFactTokens().tokens[0] in tokens else "baseline"
+        first = next(iter(Vocabulary("mul_tokens", families_of(model_path)).facts.values()))
+        found = "mul_tokens" if first.token in tokens else "baseline"
     if condition is not None and found is not None and condition != found:
         raise UserError(f"--condition {condition}: {model_path} is a model of {found}; leave the flag out")
     if condition is None and found is None:
@@ -82,14 +85,15 @@ def resolve_condition(model_path: Path, condition: Condition | None) -> Conditio
     return condition or found
 
 
-def injected_questions(questions: list[str], record: RunRecord) -> list[str]:
-    """The questions with their products, also `6 times 9`, rewritten to mul tokens, for a model that is asked that way.
+def injected_questions(questions: list[str], record: RunRecord, families: str) -> list[str]:
+    """The questions with their products, also `6 times 9`, rewritten to mul tokens, for a model that is asked that way,
+    and what else the model's token families rewrite.
 
     Notes in the record how many that changed. Raises UserError in baseline, whose tokenizer has no such tokens.
     """
     if record.condition != "mul_tokens":
         raise UserError("--inject-prompts belongs to models of mul_tokens; baseline is asked in plain text")
-    injector = MulExpressionInjector()
+    injector = MulExpressionInjector(families=families)
     injected = [injector.inject(_PRODUCT_IN_WORDS.sub(r"\1*\2", question)) for question in questions]
     record.data["prompts_injected"] = sum(a != b for a, b in zip(questions, injected, strict=True))
     return injected

@@ -30,7 +30,7 @@ from eval.continuations import Pair, continuation_logprobs
 from eval.stats import wilson_interval
 from pretrain.model import GPT
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
-from tokenizer.mul_facts import EOT_ID, Condition
+from tokenizer.mul_facts import EOT_ID
 
 METRICS = ("acc_norm_token", "acc_norm_char", "acc")
 
@@ -70,7 +70,7 @@ class ItemScore:
 def score_items(
     model: GPT,
     items: Sequence[HellaSwagItem],
-    condition: Condition,
+    tokenizer: GPT2TokenizerWithMulFacts,
     device: torch.device,
     dtype: torch.dtype,
     rank: int = 0,
@@ -87,7 +87,6 @@ def score_items(
     Raises UserError for an ending longer than the model's context.
     """
     own = list(enumerate(items))[rank::world_size]
-    tokenizer = GPT2TokenizerWithMulFacts(condition)
     nothing: list[list[Pair]] = [[] for _ in own]
     raw = encode_texts([_raw_text(item) for _, item in own], tokenizer) if METRICS[0] in metrics else nothing
     preprocessed = nothing
@@ -122,7 +121,7 @@ def score_items(
 def score_everywhere(
     model: GPT,
     items: Sequence[HellaSwagItem],
-    condition: Condition,
+    tokenizer: GPT2TokenizerWithMulFacts,
     world: World,
     dtype: torch.dtype,
     metrics: Sequence[str] = METRICS,
@@ -132,7 +131,7 @@ def score_everywhere(
     own = score_items(
         model,
         items,
-        condition,
+        tokenizer,
         world.device,
         dtype,
         world.rank,
@@ -144,10 +143,10 @@ def score_everywhere(
 
 
 def hellaswag_accuracy(
-    model: GPT, items: Sequence[HellaSwagItem], condition: Condition, world: World, dtype: torch.dtype
+    model: GPT, items: Sequence[HellaSwagItem], tokenizer: GPT2TokenizerWithMulFacts, world: World, dtype: torch.dtype
 ) -> dict[str, Any]:
     """What a training log holds of HellaSwag: the Karpathy-style accuracy, its standard error, the number of items."""
-    scores = score_everywhere(model, items, condition, world, dtype, metrics=("acc_norm_token",))
+    scores = score_everywhere(model, items, tokenizer, world, dtype, metrics=("acc_norm_token",))
     found = summarise(scores)["acc_norm_token"]
     return {
         "hellaswag_acc_norm_token": found["value"],

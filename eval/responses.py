@@ -154,6 +154,7 @@ def _fingerprint(evaluated: EvaluatedModel, ids: list[list[int]], decoding: Deco
     weights = {path.name: sha256_file(path) for path in sorted(evaluated.path.glob("*.safetensors"))}
     weight = next(evaluated.model.parameters())
     said: dict[str, Any] = {"weights": weights, "condition": evaluated.tokenizer.condition, "prompts": ids}
+    said |= {"families": evaluated.tokenizer.vocabulary.families}
     said |= {"decoding": asdict(decoding), "per_chunk": per_chunk, "dtype": str(weight.dtype)}
     said |= {"device": weight.device.type, "torch": torch.__version__}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

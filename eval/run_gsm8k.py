@@ -106,7 +106,8 @@ def evaluate(config: GSM8KConfig, world: World) -> None:
     )
 
     questions = [problem.question for problem in problems]  # by which an item is known, however it is asked
-    asked = injected_questions(questions, record) if config.inject_prompts else questions
+    families = evaluated.tokenizer.vocabulary.families
+    asked = injected_questions(questions, record, families) if config.inject_prompts else questions
     prompts = [answer_format.prompt(question) for question in asked]
     decoding = decoding_of(config, answer_format.stop_ids)
     completions = respond(evaluated, prompts, decoding, world, output_dir, "gsm8k", config.batch_size)

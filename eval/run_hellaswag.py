@@ -76,7 +76,7 @@ def evaluate(config: HellaSwagConfig, world: World) -> None:
         data={"source": str(config.data_path or HUB_ID), "items": len(items), "sha256": items_sha256(items)},
     )
 
-    scores = score_everywhere(evaluated.model, items, condition, world, dtype, progress=True)
+    scores = score_everywhere(evaluated.model, items, evaluated.tokenizer, world, dtype, progress=True)
     if not world.is_main:
         return
     results: dict[str, Any] = summarise(scores) | {"dtype": str(dtype)}

@@ -16,6 +16,7 @@ from common.errors import UserError, run_script
 from common.record import RunRecord
 from pretrain.checkpoint import latest_checkpoint, load_checkpoint, model_from_checkpoint
 from pretrain.hf_weights import save_model_dir
+from tokenizer.families import DEFAULT_FAMILIES
 from tokenizer.mul_facts import Condition
 
 
@@ -41,7 +42,7 @@ def main() -> None:
         raise UserError(f"{config.checkpoint} is of condition {state['condition']}; --condition is {config.condition}")
     record = RunRecord("export", config, config.condition, state["seed"], parent=config.checkpoint)
     model = model_from_checkpoint(state)
-    save_model_dir(model, config.output_dir, config.condition)
+    save_model_dir(model, config.output_dir, config.condition, state.get("families", DEFAULT_FAMILIES))
     record.save(config.output_dir, results={"parameters": model.num_parameters()}, steps=state["step"])
     print(f"{config.checkpoint} -> {config.output_dir} ({model.num_parameters():,} parameters, step {state['step']})")
 

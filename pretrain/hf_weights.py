@@ -18,6 +18,7 @@ from torch import Tensor
 from common.errors import UserError
 from common.files import atomic_directory, read_json
 from pretrain.model import GPT, GPTConfig
+from tokenizer.families import DEFAULT_FAMILIES, families_name
 from tokenizer.mul_facts import EOT_ID, Condition
 from tokenizer.vocabulary import Vocabulary
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 MODEL_FILES = {"config.json", "generation_config.json", "model.safetensors", "run.json"}
 MODEL_FILES |= {"tokenizer.json", "tokenizer_config.json"}
+FAMILIES_KEY = "token_families"  # in config.json
 # What a config.json may leave out, with GPT2Config's defaults: what our GPT takes, in its order, and what it is.
 SHAPE = {"n_layer": 12, "n_head": 12, "n_embd": 768, "n_positions": 1024, "vocab_size": 50_257}
 FIXED = {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True}
@@ -46,8 +48,11 @@ def from_hf_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: _transposed(name, tensor) for name, tensor in named.items()}
 
 
-def hf_config(config: GPTConfig) -> "GPT2Config":
-    """The GPT2Config of the same architecture. Dropout is 0: we train without it, and so must the stages after us."""
+def hf_config(config: GPTConfig, families: str = DEFAULT_FAMILIES) -> "GPT2Config":
+    """The GPT2Config of the same architecture. Dropout is 0: we train without it, and so must the stages after us.
+
+    Its key `token_families` says which ones the model has; without it they are the default.
+    """
     from transformers import GPT2Config
 
     return GPT2Config(
@@ -67,10 +72,19 @@ def hf_config(config: GPTConfig) -> "GPT2Config":
         tie_word_embeddings=True,
         architectures=["GPT2LMHeadModel"],
         dtype="float32",
+        **({} if families == DEFAULT_FAMILIES else {FAMILIES_KEY: families}),
     )
 
 
-def generation_config(condition: Condition) -> "GenerationConfig":
+def families_of(model_path: Path | str) -> str:
+    """The token families of a model directory, by its config.json. Raises UserError for families that are not ours."""
+    config = Path(model_path) / "config.json"
+    return families_name(
+        read_json(config).get(FAMILIES_KEY, DEFAULT_FAMILIES) if config.is_file() else DEFAULT_FAMILIES
+    )
+
+
+def generation_config(vocabulary: Vocabulary) -> "GenerationConfig":
     """Greedy, ends at end-of-text, and never samples an id that no text of this condition can produce."""
     from transformers import GenerationConfig
 
@@ -79,11 +93,11 @@ def generation_config(condition: Condition) -> "GenerationConfig":
         eos_token_id=EOT_ID,
         pad_token_id=EOT_ID,
         do_sample=False,
-        suppress_tokens=Vocabulary(condition).suppressed_ids,
+        suppress_tokens=vocabulary.suppressed_ids,
     )
 
 
-def save_model_dir(model: GPT, output_dir: Path | str, condition: Condition) -> None:
+def save_model_dir(model: GPT, output_dir: Path | str, condition: Condition, families: str = DEFAULT_FAMILIES) -> None:
     """Write config.json, generation_config.json, model.safetensors and the tokenizer files to `output_dir`.
 
     The directory appears whole or not at all; an earlier export of this condition is replaced, and anything else
@@ -95,11 +109,11 @@ def save_model_dir(model: GPT, output_dir: Path | str, condition: Condition) -> 
     check_replaceable(Path(output_dir), condition)
     state = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in model.state_dict().items()}
     with atomic_directory(output_dir) as partial:
-        hf_config(model.config).save_pretrained(partial)
-        generation_config(condition).save_pretrained(partial)
+        hf_config(model.config, families).save_pretrained(partial)
+        generation_config(Vocabulary(condition, families)).save_pretrained(partial)
         contiguous = {name: tensor.contiguous() for name, tensor in to_hf_state(state).items()}
         save_file(contiguous, partial / "model.safetensors", metadata={"format": "pt"})
-        save_hf_tokenizer(partial, condition)
+        save_hf_tokenizer(partial, condition, families)
 
 
 def check_replaceable(path: Path, condition: Condition) -> None:

@@ -19,20 +19,24 @@ from common.config import parse_config
 from common.device import seed_everything
 from common.errors import UserError, run_script
 from common.record import RunRecord
+from data.encoding import families_record
 from pretrain.checkpoint import checkpoint_path, save_checkpoint
 from pretrain.hf_weights import load_model_dir, save_model_dir
 from pretrain.model import GPT, GPTConfig
+from tokenizer.families import DEFAULT_FAMILIES, families_name
 from tokenizer.mul_facts import EOT_ID, VOCAB_SIZE, Condition
+from tokenizer.vocabulary import Vocabulary
 
 GPT2_VOCAB_SIZE = EOT_ID + 1
 
 
 @dataclass
 class ImportConfig:
-    """Bring any GPT-2 to our vocabulary of 50,349 ids."""
+    """Bring any GPT-2 to our vocabulary: 50,349 ids, or more with other token families."""
 
     model: str  # a model directory, or a hub id such as openai-community/gpt2
     condition: Condition = "baseline"  # whose tokenizer and generation config go with it
+    families: str = DEFAULT_FAMILIES  # token families of tokenizer/families.yaml, such as mul+digits
     output_dir: Path | None = None  # model directory to write
     checkpoint_dir: Path | None = None  # where to write model_000000.pt instead, or as well
     seed: int = 0  # of the new rows' noise
@@ -44,15 +48,16 @@ def main() -> None:
         raise UserError("nothing to write: give --output-dir, --checkpoint-dir or both")
     seed_everything(config.seed)
     source = local_model_dir(config.model)
-    model = extend_vocabulary(load_model_dir(source))
+    config.families = families_name(config.families)
+    model = extend_vocabulary(load_model_dir(source), Vocabulary(config.condition, config.families).size)
     if config.output_dir is not None:
         record = RunRecord("import", config, config.condition, config.seed, parent=source)
-        save_model_dir(model, config.output_dir, config.condition)
+        save_model_dir(model, config.output_dir, config.condition, config.families)
         record.save(config.output_dir, results={"parameters": model.num_parameters()})
         print(f"{config.model} -> {config.output_dir} ({model.num_parameters():,} parameters)")
     if config.checkpoint_dir is not None:
         state = {"model": model.state_dict(), "model_config": asdict(model.config), "step": 0}
-        state |= {"condition": config.condition, "seed": config.seed}
+        state |= {"condition": config.condition, "seed": config.seed, **families_record(config.families)}
         save_checkpoint(checkpoint_path(config.checkpoint_dir, 0), state)
         print(f"{config.model} -> {checkpoint_path(config.checkpoint_dir, 0)}")
 
@@ -76,23 +81,21 @@ def local_model_dir(name: str) -> Path:
         ) from None
 
 
-def extend_vocabulary(model: GPT) -> GPT:
-    """The same model with VOCAB_SIZE embedding rows. Raises UserError unless it has 50,257 to 50,349 rows.
+def extend_vocabulary(model: GPT, size: int = VOCAB_SIZE) -> GPT:
+    """The same model with `size` embedding rows. Raises UserError unless it has 50,257 to `size` rows.
 
     New rows follow Hewitt (2021), "Initializing new word embeddings for pretrained language models": the mean of the
     old rows bounds the change to the model's distribution; the noise, a hundredth of their deviation, tells them apart.
     """
     old: Tensor = model.wte.weight.detach()
-    if len(old) == VOCAB_SIZE:
+    if len(old) == size:
         return model
-    if not GPT2_VOCAB_SIZE <= len(old) <= VOCAB_SIZE:
-        raise UserError(
-            f"the model has {len(old):,} embedding rows; expected 50,257 (GPT-2's) to {VOCAB_SIZE:,} (ours)"
-        )
+    if not GPT2_VOCAB_SIZE <= len(old) <= size:
+        raise UserError(f"the model has {len(old):,} embedding rows; expected 50,257 (GPT-2's) to {size:,} (ours)")
     used = old[:GPT2_VOCAB_SIZE]
-    new = used.mean(0) + 0.01 * used.std(0) * torch.randn(VOCAB_SIZE - GPT2_VOCAB_SIZE, old.size(1))
+    new = used.mean(0) + 0.01 * used.std(0) * torch.randn(size - GPT2_VOCAB_SIZE, old.size(1))
     state = model.state_dict() | {"wte.weight": torch.cat([used, new])}
-    extended = GPT(GPTConfig(**asdict(model.config) | {"vocab_size": VOCAB_SIZE}))
+    extended = GPT(GPTConfig(**asdict(model.config) | {"vocab_size": size}))
     extended.load_state_dict(state)
     return extended
 

@@ -32,6 +32,7 @@ from common.distributed import World, join_world, leave_world
 from common.errors import UserError, run_script
 from common.files import write_json
 from common.record import RunRecord
+from data.encoding import families_record
 from data.hellaswag import HellaSwagItem
 from data.loader import TokenLoader
 from eval.engine import generate
@@ -53,6 +54,7 @@ from pretrain.settings import TrainConfig, check_settings, micro_steps
 from pretrain.spikes import SpikeGuard
 from pretrain.trackers import open_tracker
 from pretrain.validation import bits_per_byte, validate
+from tokenizer.families import DEFAULT_FAMILIES
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 
 TERMINATED = 128 + signal.SIGTERM  # the shell's name for a process that SIGTERM ended: the run is not complete
@@ -108,7 +110,9 @@ def run(
     asked_to_stop = watch_for_sigterm()
 
     # -- model and optimizers, new or as they were saved ------------------------------------------------------
-    model = GPT(GPTConfig(**asdict(config.model))).to(device)
+    families = train_loader.describe().get("families", DEFAULT_FAMILIES)
+    tokenizer = GPT2TokenizerWithMulFacts(config.condition, families)
+    model = GPT(GPTConfig(**asdict(config.model), vocab_size=tokenizer.vocabulary.size)).to(device)
     optimizers = build_optimizers(model, settings)
     guard = SpikeGuard(config.spikes)
     step = 0
@@ -200,13 +204,13 @@ def run(
         if due["validate"]:
             log.eval_row({"step": step, "val_loss": validate(model, val_loader, val_rows, world, dtype)})
         if due["hellaswag"]:
-            log.eval_row({"step": step} | hellaswag_accuracy(model, hellaswag, config.condition, world, dtype))
+            log.eval_row({"step": step} | hellaswag_accuracy(model, hellaswag, tokenizer, world, dtype))
         if due["samples"] and world.is_main:
-            for row in sample(model, config, dtype):
+            for row in sample(model, tokenizer, config, dtype):
                 log.sample_row({"step": step} | row)
         if due["save"] and world.is_main:
             state = snapshot(model, optimizers, train_loader, guard, step)
-            state |= {"condition": config.condition, "seed": config.seed}
+            state |= {"condition": config.condition, "seed": config.seed, **families_record(families)}
             save_checkpoint(checkpoint_path(config.output_dir, step), state)
             prune_checkpoints(config.output_dir, config.checkpoint.keep_last, config.checkpoint.keep_every)
         if any(due.values()):
@@ -293,9 +297,11 @@ def last_good(config: TrainConfig) -> str:
     return f"The last checkpoint is {latest_checkpoint(config.output_dir)}"
 
 
-def sample(model: GPT, config: TrainConfig, dtype: torch.dtype) -> list[dict[str, str]]:
+def sample(
+    model: GPT, tokenizer: GPT2TokenizerWithMulFacts, config: TrainConfig, dtype: torch.dtype
+) -> list[dict[str, str]]:
     """Texts after config.samples.prompts, the same random numbers every time: what changes is the model."""
-    tokenizer, settings = GPT2TokenizerWithMulFacts(config.condition), config.samples
+    settings = config.samples
     with autocast(next(model.parameters()).device, dtype):
         completions = generate(
             model,

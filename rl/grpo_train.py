@@ -36,7 +36,7 @@ from data.gsm8k import items_sha256
 from eval.answer_formats import FORMATS
 from eval.benchmark import resolve_condition
 from pretrain.checkpoint import checkpoint_path, latest_checkpoint, load_checkpoint, prune_checkpoints, save_checkpoint
-from pretrain.hf_weights import load_model_dir, save_model_dir
+from pretrain.hf_weights import families_of, load_model_dir, save_model_dir
 from pretrain.model import GPT
 from pretrain.run_log import whole_rows
 from rl.curves import plot_curves
@@ -68,7 +68,7 @@ def run(config: GRPOConfig, world: World) -> None:
     resolve_condition(config.model_path, config.condition)
     seed_everything(config.seed)
     model = load_model_dir(config.model_path, world.device)
-    tokenizer = GPT2TokenizerWithMulFacts(config.condition)
+    tokenizer = GPT2TokenizerWithMulFacts(config.condition, families_of(config.model_path))
     longest = model.config.block_size - config.rollout.max_new_tokens
     hints = config.rollout.contrast > 0
     problems, too_long = load_problems(config.data_path, config.format, tokenizer, longest, hints)
@@ -128,7 +128,7 @@ def train_and_write(
         impossible,
         config.rollout,
         objective,
-        build_reward(config.reward, config.format, config.condition, config.rollout.max_new_tokens),
+        build_reward(config.reward, config.format, tokenizer, config.rollout.max_new_tokens),
         config.seed,
         world,
     )
@@ -272,7 +272,7 @@ def finish(config: GRPOConfig, model: GPT, best: dict[str, Any], log: RunLog, re
         },
     }
     with atomic_directory(config.output_dir) as partial:
-        save_model_dir(model, partial, config.condition)
+        save_model_dir(model, partial, config.condition, families_of(config.model_path))
         for path in (log.rows, log.responses):
             if path.exists():
                 shutil.copy(path, partial)

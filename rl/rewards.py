@@ -18,14 +18,12 @@ from decimal import Decimal
 from typing import Literal
 
 from common.errors import UserError
-from data.encoding import tokenizer_of
 from eval.answer_formats import FORMATS, FormatName, is_compliant
 from eval.answers import first_turn
 from eval.repetition import repeated_share
 from rl.equations import FACT, Sentence, facts_in, read_sentences
 from rl.mul_token_use import MulTokenUse, generated_facts, known_numbers, mul_token_use
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
-from tokenizer.mul_facts import Condition
 
 WRONG_SHARE = 0.9
 SMALLEST_GAP = 1e-6  # between a right answer with all penalties and nothing: less is lost in rounding
@@ -95,11 +93,11 @@ def lowest_right(config: RewardConfig) -> float:
 
 
 def build_reward(
-    config: RewardConfig, format: FormatName, condition: Condition, max_new_tokens: int
+    config: RewardConfig, format: FormatName, tokenizer: GPT2TokenizerWithMulFacts, max_new_tokens: int
 ) -> Callable[[Rollout], Reward]:
     """The reward function of a run. Raises UserError as check_reward."""
     check_reward(config)
-    return RewardFunction(config, format, tokenizer_of(condition), max_new_tokens)
+    return RewardFunction(config, format, tokenizer, max_new_tokens)
 
 
 @dataclass(frozen=True)

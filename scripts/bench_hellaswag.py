@@ -29,6 +29,7 @@ from common.device import pick_device
 from common.errors import UserError, run_script
 from common.files import write_json, write_jsonl
 from common.record import git_commit, hardware
+from data.encoding import tokenizer_of
 from data.hellaswag import HellaSwagItem, load_hellaswag
 from eval.benchmark import resolve_condition
 from eval.hellaswag import ItemScore, score_items, summarise
@@ -60,13 +61,13 @@ def main() -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
-    condition = resolve_condition(config.model_path, None)
+    tokenizer = tokenizer_of(resolve_condition(config.model_path, None))
     items = load_hellaswag(config.data_path, config.max_samples)
     gpt = load_model_dir(config.model_path, device)
     task, harness = build_harness(config.model_path, items, device)
 
     def ours() -> list[ItemScore]:
-        return score_items(gpt, items, condition, device, torch.float32, metrics=METRICS)
+        return score_items(gpt, items, tokenizer, device, torch.float32, metrics=METRICS)
 
     def theirs() -> list[tuple[float, bool]]:
         return harness.loglikelihood(task.instances, disable_tqdm=True)

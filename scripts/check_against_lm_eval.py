@@ -121,7 +121,7 @@ def check_hellaswag(config: CheckConfig, evaluated: EvaluatedModel) -> list[str]
     scores = score_items(
         evaluated.model,
         items,
-        evaluated.tokenizer.condition,
+        evaluated.tokenizer,
         torch.device("cpu"),
         torch.float32,
         metrics=("acc", "acc_norm_char"),

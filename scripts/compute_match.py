@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pretrain.hf_weights import FAMILIES_KEY
 from scripts.stage_runs import ConditionRuns, chain_of, common_benchmarks, common_stages, stage_kind
+from tokenizer.families import DEFAULT_FAMILIES
 from tokenizer.mul_facts import CONDITIONS
 
 Status = Literal["ok", "differs", "may differ"]
@@ -22,7 +24,7 @@ MAY_DIFFER |= {"sets"}  # which other questions were asked in the same call
 MAY_DIFFER |= {"text", "corpus", "prose"}  # paths of the condition's own text
 MAY_DIFFER_SECTIONS = {"logging", "checkpoint", "hellaswag", "samples"}
 # What a run record says of its data and does not depend on tokenization, hence not on injection.
-DATA_CONTENT = {"documents_sha256", "sha256", "examples", "eval_examples", "items"}
+DATA_CONTENT = {"documents_sha256", "sha256", "examples", "eval_examples", "items", "families"}
 ARCHITECTURE = ("vocab_size", "n_layer", "n_head", "n_embd", "n_positions", "activation_function")
 
 
@@ -63,6 +65,8 @@ def audit(baseline: ConditionRuns, mul_tokens: ConditionRuns) -> list[AuditRow]:
             for key in ARCHITECTURE:
                 sides = [(config or {}).get(key, ABSENT) for config in configs]
                 rows.append(_row(stage, f"config.json: {key}", *sides))
+            families = [(config or {}).get(FAMILIES_KEY, DEFAULT_FAMILIES) for config in configs]
+            rows.append(_row(stage, f"config.json: {FAMILIES_KEY}", *families))
     for benchmark in common_benchmarks(baseline, mul_tokens):
         rows += _question_rows(benchmark, baseline.responses[benchmark], mul_tokens.responses[benchmark])
     return rows

@@ -14,9 +14,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from common.errors import UserError
 from common.files import atomic_path, read_json
-from pretrain.hf_weights import read_config
+from pretrain.hf_weights import families_of, read_config
+from tokenizer.families import read_families
 from tokenizer.hf_gpt2_with_mul import build_hf_tokenizer, save_hf_tokenizer
-from tokenizer.mul_facts import FIRST_MUL_ID, VOCAB_SIZE, Condition, MulFactTokens
+from tokenizer.mul_facts import Condition
 from tokenizer.vocabulary import Vocabulary
 
 WRITTEN = ("tokenizer.json", "tokenizer_config.json")
@@ -36,9 +37,10 @@ def tokenizer_condition(path: Path, given: Condition | None) -> Condition:
     if recorded is not None or given is not None:
         return recorded or given
     names = (path / "tokenizer.json").read_text(encoding="utf-8") if (path / "tokenizer.json").is_file() else ""
-    if MulFactTokens().tokens[0] in names:
+    first = next(iter(Vocabulary("mul_tokens", families_of(path)).facts.values()))
+    if first.token in names:
         return "mul_tokens"
-    if f"<|unused_{FIRST_MUL_ID}|>" in names:
+    if f"<|unused_{first.id}|>" in names:
         return "baseline"
     raise UserError(f"{path} does not say its condition; give --condition baseline or mul_tokens")
 
@@ -54,8 +56,8 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase | None:
 
 
 def special_facts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The multiplication facts that `tokenizer` has as special tokens, and so hides; none in a sound one."""
-    facts = set(MulFactTokens().tokens)
+    """The families' facts that `tokenizer` has as special tokens, and so hides; none in a sound one."""
+    facts = {fact.token for family in read_families().values() for fact in family.facts}
     return [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special and str(t) in facts]
 
 
@@ -66,15 +68,16 @@ def find_changes(path: Path, condition: Condition) -> list[str]:
     token another id than ours does, for then its embeddings were trained with that id.
     """
     vocab_size = read_config(path).vocab_size
-    if vocab_size != VOCAB_SIZE:
+    vocabulary = Vocabulary(condition, families_of(path))
+    if vocab_size != vocabulary.size:
         raise UserError(
-            f"{path} has {vocab_size:,} embedding rows, not {VOCAB_SIZE:,}; pretrain/import_hf.py extends it"
+            f"{path} has {vocab_size:,} embedding rows, not {vocabulary.size:,}; pretrain/import_hf.py extends it"
         )
-    found, wanted = load_tokenizer(path), build_hf_tokenizer(condition)
+    found, wanted = load_tokenizer(path), build_hf_tokenizer(condition, vocabulary.families)
     leftovers = [f"{name} goes: tokenizer.json says it all" for name in SUPERSEDED if (path / name).is_file()]
     if found is None:
         return ["there are no tokenizer files that load: they are written", *leftovers]
-    _check_ids(path, found.get_vocab(), wanted.get_vocab(), condition)
+    _check_ids(path, found.get_vocab(), wanted.get_vocab(), vocabulary)
 
     is_special = {str(t): t.special for t in found.added_tokens_decoder.values()}
     becomes_special = {str(t): t.special for t in wanted.added_tokens_decoder.values()}
@@ -103,7 +106,7 @@ def find_changes(path: Path, condition: Condition) -> list[str]:
 def rewrite_tokenizer(path: Path, condition: Condition) -> None:
     """Write the tokenizer files of `condition` into a model directory, each beside and renamed; old ones go."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tokenizer.") as folder:
-        save_hf_tokenizer(Path(folder), condition)
+        save_hf_tokenizer(Path(folder), condition, families_of(path))
         for name in WRITTEN:
             with atomic_path(path / name) as partial:
                 shutil.copyfile(Path(folder) / name, partial)
@@ -112,9 +115,9 @@ def rewrite_tokenizer(path: Path, condition: Condition) -> None:
             os.remove(path / name)
 
 
-def _check_ids(path: Path, found: dict[str, int], wanted: dict[str, int], condition: Condition) -> None:
+def _check_ids(path: Path, found: dict[str, int], wanted: dict[str, int], vocabulary: Vocabulary) -> None:
     name_of = {i: token for token, i in wanted.items()}
-    nameable = set(Vocabulary(condition).suppressed_ids)  # padding by any name is padding
+    nameable = set(vocabulary.suppressed_ids)  # padding by any name is padding
     for token, i in found.items():
         if token in wanted and wanted[token] != i:
             raise UserError(

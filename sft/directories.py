@@ -7,7 +7,9 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import atomic_directory, read_json
-from tokenizer.mul_facts import VOCAB_SIZE, Condition
+from pretrain.hf_weights import families_of
+from tokenizer.mul_facts import Condition
+from tokenizer.vocabulary import Vocabulary
 
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 CHECKPOINT_STATE = "trainer_state.json"  # what the HF Trainer writes last into a checkpoint
@@ -22,9 +24,10 @@ def check_parent(model_path: Path, condition: Condition, max_length: int) -> Non
             "pretrain/export_hf.py writes one"
         )
     found = read_json(model_path / "config.json")
-    if found.get("model_type") != "gpt2" or found.get("vocab_size") != VOCAB_SIZE:
+    size = Vocabulary(condition, families_of(model_path)).size
+    if found.get("model_type") != "gpt2" or found.get("vocab_size") != size:
         raise UserError(
-            f"{model_path}: expected a gpt2 model with vocab_size {VOCAB_SIZE}, found {found.get('model_type')} "
+            f"{model_path}: expected a gpt2 model with vocab_size {size}, found {found.get('model_type')} "
             f"with {found.get('vocab_size')}; the scripts in pretrain/ export and import such directories"
         )
     if max_length > found["n_positions"]:

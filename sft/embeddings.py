@@ -12,7 +12,9 @@ import torch
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from common.files import read_json
-from tokenizer.mul_facts import EOT_ID, FIRST_MUL_ID, REASONING_TAGS, MulFactTokens
+from pretrain.hf_weights import families_of
+from tokenizer.mul_facts import EOT_ID, REASONING_TAGS
+from tokenizer.vocabulary import Vocabulary
 
 EmbeddingInit = Literal["pretrained", "mean", "compose"]
 NOISE = 0.01  # of the embeddings' deviation, as pretrain/import_hf.py adds to new rows
@@ -48,15 +50,15 @@ def unseen_tokens(model_path: Path, tokenizer: PreTrainedTokenizerFast) -> dict[
     """Ids that the tokenizer yields and no stage in the model's chain of run.json has read, with the pieces of each
     token's text. A model without a run.json has read none of them."""
     record = read_json(model_path / "run.json") if (model_path / "run.json").is_file() else {}
-    mul_facts = MulFactTokens()
+    facts = Vocabulary("mul_tokens", families_of(model_path)).facts
     unseen: dict[int, tuple[str, ...]] = {}
     if not any(stage.get("reasoning_tags_seen") for stage in _chain(record)):
         for tag, token_id in REASONING_TAGS.items():
             opening = "</" if tag.startswith("</") else "<"
             unseen[token_id] = (opening, tag[len(opening) : -1], ">")
-    knows_facts = tokenizer(mul_facts.tokens[0]).input_ids == [FIRST_MUL_ID]
+    knows_facts = all(tokenizer(fact.token).input_ids == [i] for i, fact in facts.items())
     if knows_facts and not any(_read_mul_tokens(stage) for stage in _chain(record)):
-        unseen |= {token_id: tuple(map(str, mul_facts.fact(token_id))) for token_id in mul_facts.ids}
+        unseen |= {i: tuple(map(str, (*fact.operands, fact.value))) for i, fact in facts.items()}
     return unseen
 
 

@@ -26,9 +26,12 @@ from data.gsm8k import load_gsm8k
 from data.held_out import HeldOutQuestions
 from data.item_files import split_file
 from sft.packing import IGNORED
-from tokenizer.mul_facts import FIRST_MUL_ID, REASONING_TAGS, VOCAB_SIZE
+from tokenizer.digit_tokens import count_digits, spell_numbers
+from tokenizer.mul_facts import REASONING_TAGS
+from tokenizer.vocabulary import Vocabulary
 
 CUT = "cut_by_max_length"  # the reason for which a whole row is dropped here; data/chat_rows.py has those for bad rows
+MUL = Vocabulary("mul_tokens")
 BATCH = 1000  # examples in the hands of the tokenizer at once
 
 
@@ -55,6 +58,10 @@ class Example:
         """The example with `rewrite` applied to its trained segments; the same object when that changes nothing."""
         segments = tuple(replace(s, text=rewrite(s.text)) if s.trained else s for s in self.segments)
         return self if segments == self.segments else Example(segments)
+
+    def with_all(self, rewrite: Callable[[str], str]) -> "Example":
+        """The example with `rewrite` applied to all segments."""
+        return Example(tuple(replace(segment, text=rewrite(segment.text)) for segment in self.segments))
 
 
 def chat_example(question: str, answer: str) -> Example:
@@ -115,29 +122,38 @@ def tokenize_examples(
     examples: list[Example],
     max_length: int,
     rewrite: Callable[[str], str] | None = None,
+    vocabulary: Vocabulary = MUL,
 ) -> TokenizedExamples:
     """Ids and labels of `examples`; labelled are the trained segments' ids. `rewrite` is injection, of those alone.
+    The tokenizer is of `vocabulary`; with the family `digits`, prompts are spelled too.
 
     Segments are encoded apart, as they meet in generation, and the mask follows from their lengths. One that compared
     ids with the padding id would hide the end-of-text too, which is the same id, and the model would never learn to
     stop. An end-of-text inside a text is encoded as the characters it is.
 
     An example of more than `max_length` tokens has lost its end and is dropped. What counts are the tokens before the
-    rewrite, so that both conditions drop the same; injection never adds tokens.
+    rewrite, so that both conditions drop the same; injection never adds tokens, and what spelling numbers may add
+    counts in both conditions.
     """
+    counts_digits = replace(vocabulary, condition="mul_tokens").has_digits
+
+    def as_encoded(example: Example) -> Example:
+        example = example if rewrite is None else example.with_trained(rewrite)
+        return example.with_all(spell_numbers) if vocabulary.has_digits else example
+
     result = TokenizedExamples([])
     for start in tqdm(range(0, len(examples), BATCH), desc="tokenizing", unit=" x 1000", leave=False, disable=None):
         batch = examples[start : start + BATCH]
         encoded = _encode(tokenizer, batch)
-        kept = [i for i, pieces in enumerate(encoded) if sum(map(len, pieces)) <= max_length]
+        room = [max_length - (count_digits(example.text) if counts_digits else 0) for example in batch]
+        kept = [i for i, pieces in enumerate(encoded) if sum(map(len, pieces)) <= room[i]]
         if len(kept) < len(batch):
             result.dropped[CUT] = result.dropped.get(CUT, 0) + len(batch) - len(kept)
-        if rewrite is not None:
-            rewritten = {i: new for i in kept if (new := batch[i].with_trained(rewrite)) is not batch[i]}
-            for i, pieces in zip(rewritten, _encode(tokenizer, list(rewritten.values())), strict=True):
-                encoded[i] = pieces
+        rewritten = {i: new for i in kept if (new := as_encoded(batch[i])) is not batch[i]}
+        for i, pieces in zip(rewritten, _encode(tokenizer, list(rewritten.values())), strict=True):
+            encoded[i] = pieces
         for i in kept:
-            _add_row(result, batch[i], encoded[i])
+            _add_row(result, batch[i], encoded[i], vocabulary)
     return result
 
 
@@ -154,13 +170,13 @@ def _encode(tokenizer: PreTrainedTokenizerFast, examples: list[Example]) -> list
     return [[next(closed) for _ in example.segments] for example in examples]
 
 
-def _add_row(result: TokenizedExamples, example: Example, pieces: list[list[int]]) -> None:
+def _add_row(result: TokenizedExamples, example: Example, pieces: list[list[int]], vocabulary: Vocabulary) -> None:
     ids = np.concatenate([np.asarray(piece, dtype=np.int32) for piece in pieces])
     trained = np.repeat([segment.trained for segment in example.segments], [len(piece) for piece in pieces])
     result.rows.append({"input_ids": ids, "labels": np.where(trained, ids, np.int32(IGNORED))})
     result.tokens += len(ids)
     result.labelled_tokens += int(trained.sum())
-    result.mul_tokens += int(((ids >= FIRST_MUL_ID) & (ids < VOCAB_SIZE)).sum())
+    result.mul_tokens += vocabulary.count_facts(ids)
     result.reasoning_tags += int(np.isin(ids, list(REASONING_TAGS.values())).sum())
 
 

@@ -12,11 +12,13 @@ from common.errors import UserError
 from common.files import sha256_file, write_json
 from common.record import RunRecord
 from common.run_directory import check_not_the_parent, open_run_directory
+from pretrain.hf_weights import families_of
 from sft.directories import check_parent, complete_checkpoints, finished_directory
 from sft.examples import Example, examples_sha256, split_examples, tokenize_examples
 from sft.settings import SFTSettings, check_settings
 from tokenizer.inject_mul import InjectionMode, MulExpressionInjector
 from tokenizer.mul_facts import EOT_ID, Condition
+from tokenizer.vocabulary import Vocabulary
 
 
 @dataclass
@@ -108,9 +110,11 @@ def run_stage(
     seed_everything(config.seed)
     model, tokenizer = load_parent(config.model_path, config.condition)
     initialised = initialise_unseen_tokens(model, tokenizer, config.model_path, config.embedding_init, config.seed)
-    rewrite = MulExpressionInjector(config.injection_mode).inject if config.inject_mul_tokens else None
+    vocabulary = Vocabulary(config.condition, families_of(config.model_path))
+    injector = MulExpressionInjector(config.injection_mode, vocabulary.families)
+    rewrite = injector.inject if config.inject_mul_tokens else None
     train, evaluation = (
-        tokenize_examples(tokenizer, part, config.training.max_length, rewrite)
+        tokenize_examples(tokenizer, part, config.training.max_length, rewrite, vocabulary)
         for part in (train_examples, eval_examples)
     )
     if not train.rows:

@@ -22,12 +22,14 @@ from trl import SFTConfig, SFTTrainer
 from common.device import pick_device, pick_dtype
 from common.errors import UserError
 from common.files import write_jsonl
+from pretrain.hf_weights import families_of
 from pretrain.loss import chunked_cross_entropy
 from sft.examples import TokenizedExamples
 from sft.order import TrainingOrder, filler
 from sft.packing import IGNORED, PackedRows
 from sft.settings import SFTSettings
-from tokenizer.mul_facts import FIRST_MUL_ID, Condition, MulFactTokens
+from tokenizer.mul_facts import Condition
+from tokenizer.vocabulary import Vocabulary
 
 
 def quiet_libraries() -> None:
@@ -45,7 +47,8 @@ def load_parent(model_path: Path, condition: Condition) -> tuple[GPT2LMHeadModel
     Raises UserError when the tokenizer is the other condition's.
     """
     tokenizer = AutoTokenizer.from_pretrained(model_path)
-    knows_facts = tokenizer(MulFactTokens().tokens[0]).input_ids == [FIRST_MUL_ID]
+    first, fact = next(iter(Vocabulary("mul_tokens", families_of(model_path)).facts.items()))
+    knows_facts = tokenizer(fact.token).input_ids == [first]
     if knows_facts != (condition == "mul_tokens"):
         raise UserError(
             f"--condition {condition}, but the tokenizer in {model_path} {'has' if knows_facts else 'lacks'} the "

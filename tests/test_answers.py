@@ -45,6 +45,7 @@ GSM8K = Path(__file__).parents[2] / "shared/data/gsm8k"
         ("#### 5-3", None),
         ("#### 5 - 3 = 2", None),
         ("#### 2 * <MUL_2_3_6>", None),
+        ("#### 2 + <ADD_2_3_5>", None),
         ("#### 10:30", None),
         ("#### 5-year plan", "5"),
         ("#### 18\n- 5 more", "18"),
@@ -78,6 +79,9 @@ def test_strict(text, number):
         ("**18**", "18"),
         ("6*9", "9"),
         ("it is <MUL_6_9_54>", "54"),
+        ("it is <ADD_6_9_15>", "15"),  # the tokens of other families too
+        ("3 or <SQUARE_20_400>", "400"),
+        ("3, so <DIV_54_6_9>.", "9"),
         ("<MUL_2_3_6>=<<<MUL_2_3_6>>>6 hours at x60", "6"),
         ("H2O and x2", None),
         ("no number", None),

@@ -11,6 +11,7 @@ import torch
 
 from common.errors import UserError
 from common.files import read_json, write_json, write_jsonl
+from data.encoding import tokenizer_of
 from data.hellaswag import load_hellaswag
 from eval import hellaswag
 from eval.hellaswag import score_items, summarise
@@ -100,7 +101,7 @@ def test_every_checkpoint_has_the_scores_of_its_model(evaluated, condition):
     assert [(point["step"], point["tokens"]) for point in points] == [(2, 128), (4, 256)]
     model = model_from_checkpoint(load_checkpoint(checkpoint_path(evaluated / f"pretrain_{condition}", 4)))
     items = load_hellaswag(evaluated / "items.jsonl")
-    expected = summarise(score_items(model, items, condition, torch.device("cpu"), torch.float32))
+    expected = summarise(score_items(model, items, tokenizer_of(condition), torch.device("cpu"), torch.float32))
     assert {metric: points[1][metric] for metric in expected} == expected
     assert read_json(folder / "hellaswag_000004.json")["acc"] == expected["acc"]
     with open(folder / "summary.csv") as file:

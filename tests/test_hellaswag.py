@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from common.distributed import World
 from common.errors import UserError
+from data.encoding import tokenizer_of
 from data.hellaswag import HellaSwagItem
 from eval.continuations import continuation_logprobs
 from eval.hellaswag import (
@@ -44,7 +45,7 @@ def items(tmp_path):
 
 
 def score(model, items, **options):
-    return score_items(model, items, "baseline", CPU, torch.float32, **options)
+    return score_items(model, items, tokenizer_of("baseline"), CPU, torch.float32, **options)
 
 
 def assert_close(scores, others, tolerance=1e-5):
@@ -85,7 +86,7 @@ def test_encoding_apart_gives_the_ids_of_encoding_whole(context, ending):
 
 
 def test_both_conditions_see_the_same_ids(model, items):
-    assert_close(score(model, items), score_items(model, items, "mul_tokens", CPU, torch.float32))
+    assert_close(score(model, items), score_items(model, items, tokenizer_of("mul_tokens"), CPU, torch.float32))
 
 
 # --- log-probabilities
@@ -257,6 +258,6 @@ def test_summary():
 
 
 def test_the_training_log_gets_the_accuracy_with_its_error(model, items):
-    row = hellaswag_accuracy(model, items, "baseline", World(0, 1, CPU), torch.float32)
+    row = hellaswag_accuracy(model, items, tokenizer_of("baseline"), World(0, 1, CPU), torch.float32)
     expected = summarise(score(model, items))["acc_norm_token"]
     assert list(row.values()) == [expected["value"], expected["stderr"], expected["n"]]

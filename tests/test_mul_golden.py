@@ -31,8 +31,6 @@ PATTERNS = {  # of the form of products
 WORLD = {  # of data/prepare_text.py --num-documents 400
     "train_baseline.txt": "a32db89df8db9dc57a6a002d26726aabdb6ab202735fd32879d956dfc0ea5992",
     "train_mul_tokens.txt": "72a1d6a86b0364cae8fcd76e738d72503b61b3736aa177b8d5eef60ce7b4f67c",
-    "baseline_stats.json": "2b480405b5a410d073cf4f366c9a984dc09663883b197433480677e6f8eb5cf3",
-    "mul_tokens_stats.json": "1279494be7e6c1099027af3dba466904fafd06896396f34a4fc747a518e92562",
     "facts.jsonl": "d8abd2b0356f3de11aab285e133113e4be971e638250c61d123ca754faee9985",
     "passages.jsonl": "b655dfdcaec4b3feb8009bf4f7d192d7b5364dc1b1371589d07dd1a966da4525",
     "gsm8k/train.jsonl": "49d394e0a75b8c83df4b2a041dab744580fe6ffc641c84e6ef2744a666f5cd8d",

@@ -24,7 +24,9 @@ KINDS = ("binary", "shaped", "composite")
 
 
 def score(text, config=SHAPED, format="chat", condition="mul_tokens", max_new_tokens=256, **given):
-    return build_reward(config, format, condition, max_new_tokens)(rollout(text, condition=condition, **given))
+    return build_reward(config, format, tokenizer_of(condition), max_new_tokens)(
+        rollout(text, condition=condition, **given)
+    )
 
 
 # ---- right answers
@@ -208,7 +210,7 @@ def test_a_wrong_answer_never_scores_as_much_as_a_right_one(config, format, one,
     except UserError:
         assume(False)
     right_end = "\n#### 59" if format == "chat" else "<answer>59</answer>"
-    reward = build_reward(config, format, "mul_tokens", 64)
+    reward = build_reward(config, format, tokenizer_of("mul_tokens"), 64)
     scores = [
         reward(rollout(one.replace("\nUser:", "") + right_end, finish_reason=one_ends)),
         reward(rollout(other, finish_reason=other_ends)),
@@ -224,9 +226,9 @@ def test_a_wrong_answer_never_scores_as_much_as_a_right_one(config, format, one,
 @given(CONFIGS, st.sampled_from(["chat", "reasoning"]), st.text(alphabet=" \n\t"), ENDS)
 def test_an_empty_completion_earns_nothing(config, format, text, ends):
     config = dataclasses.replace(config, correct=10.0)
-    assert build_reward(config, format, "mul_tokens", 64)(rollout(text, finish_reason=ends)).total <= 0
+    assert build_reward(config, format, tokenizer_of("mul_tokens"), 64)(rollout(text, finish_reason=ends)).total <= 0
     empty = Rollout(QUESTION, GOLD, [], "", "length")
-    assert build_reward(config, format, "mul_tokens", 64)(empty).total <= 0
+    assert build_reward(config, format, tokenizer_of("mul_tokens"), 64)(empty).total <= 0
 
 
 def test_the_cap_is_named_in_the_parts():
@@ -266,13 +268,13 @@ def test_only_terms_that_are_in_use_are_weighed():
 def test_gold_answers_score_full(condition):
     """All are right in every kind and format; of the partial terms nearly all earn what there is."""
     items = [item for name in ("train", "test") for item in read_jsonl(SHARED_DATA / f"gsm8k/{name}.jsonl")]
-    binary = build_reward(RewardConfig(), "chat", condition, 512)
+    binary = build_reward(RewardConfig(), "chat", tokenizer_of(condition), 512)
     inject = MulExpressionInjector().inject if condition == "mul_tokens" else str
     for item in items:
         gold = Decimal(item["answer"].split("####")[1].strip().replace(",", ""))
         text = inject(" " + item["answer"])
         assert binary(Rollout(item["question"], gold, [0], text, "stop")).total == 1.0
-    shaped = build_reward(SHAPED, "chat", condition, 512)
+    shaped = build_reward(SHAPED, "chat", tokenizer_of(condition), 512)
     sums = dict.fromkeys(("shows_work", "short", "repetition", "stray_mul_tokens"), 0.0)
     some = items[::10]
     for item in some:
@@ -289,7 +291,7 @@ def test_gold_answers_score_full(condition):
 def test_time_is_linear(kind):
     """Ten thousand tokens take about 20 ms; twice as many, twice that."""
     line = "Day {0}: <MUL_6_9_54> = <<<MUL_6_9_54>>>54 and {0} + 54 = <<{0}+54={0}>>99 pens ( here.\n"
-    reward = build_reward(RewardConfig(kind=kind), "chat", "mul_tokens", 256)
+    reward = build_reward(RewardConfig(kind=kind), "chat", tokenizer_of("mul_tokens"), 256)
     seconds = []
     for count in (10_000, 20_000):
         ids = tokenizer_of("mul_tokens").encode("".join(line.format(i) for i in range(count)))[:count]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.encoding import tokenizer_of
 from rl.equations import read_sentences
 from rl.mul_token_use import MulTokenUse, generated_facts, known_numbers, mul_token_use
 from rl.rewards import RewardConfig, Rollout, build_reward
@@ -15,7 +16,7 @@ from tests.rollouts import GOLD, HONEST, PLAIN, QUESTION, rollout
 from tokenizer.mul_facts import MulFactTokens
 
 FACTS = MulFactTokens().tokens
-reward = build_reward(RewardConfig(kind="shaped"), "chat", "mul_tokens", 256)
+reward = build_reward(RewardConfig(kind="shaped"), "chat", tokenizer_of("mul_tokens"), 256)
 
 
 def use(solution, answer=59.0, question=QUESTION):

@@ -103,6 +103,20 @@ def _forms(path: Path, name: str, entry: dict) -> tuple[str, ...]:
     return tuple(entry["forms"])
 
 
+def fact_begin() -> str:
+    """The pattern of how a token that stands for a number begins, of whatever family: `<(?:MUL|ADD|SQUARE|DIV)_`.
+
+    Digit tokens are none: they are ordinary digits to everything that reads decoded text.
+    """
+    names = dict.fromkeys(family.prefix[1:-1] for family in read_families().values() if family.forms)
+    return f"<(?:{'|'.join(names)})_"
+
+
+def fact_pattern() -> str:
+    """The pattern of a whole token that stands for a number, which is its group `value`."""
+    return rf"{fact_begin()}(?:[0-9]{{1,2}}_){{1,2}}(?P<value>[0-9]{{1,3}})>"
+
+
 @functools.cache
 def chosen_families(choice: str) -> tuple[Family, ...]:
     """The families of a choice, in the order of the file. Raises UserError for an unknown one or one given twice."""

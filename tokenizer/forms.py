@@ -150,7 +150,7 @@ def chinese_table(fact: str) -> Form:
         result=re.compile(f"()(得{_CHINESE_DIGIT}|{_CHINESE_DIGIT}?十{_CHINESE_DIGIT}?)"),
         forbidden_after_result=re.compile(_CHINESE_NUMERAL),
         operand_text=lambda number: _CHINESE[number],
-        result_text=_recited,
+        result_text=recited,
         needs_result=True,
     )
 
@@ -184,7 +184,7 @@ def _is_tied_to_a_word(text: str, product: re.Match[str], before: str) -> bool:
     return bool(product[2] != product[4] or _TIED_BEFORE.search(before) or _TIED_AFTER.match(text, product.end()))
 
 
-def _recited(product: int) -> str:
+def recited(product: int) -> str:
     """A product as the table ends with it: 得六, 一十, 十二, 五十四."""
     tens, ones = divmod(product, 10)
     if tens == 0:

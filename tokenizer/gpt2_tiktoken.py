@@ -10,6 +10,7 @@ import tiktoken
 from tiktoken_ext.openai_public import r50k_pat_str  # GPT-2's split of text into words
 
 from common.errors import UserError
+from tokenizer.digit_tokens import read_numbers, spell_numbers
 from tokenizer.families import DEFAULT_FAMILIES
 from tokenizer.mul_facts import END_OF_TEXT, Condition
 from tokenizer.vocabulary import Vocabulary
@@ -45,7 +46,9 @@ def bpe_vocabulary() -> dict[str, int]:
 class GPT2TokenizerWithMulFacts:
     """GPT-2's tokenizer with the reasoning tags and, in `mul_tokens`, the families' facts as tokens of their own.
 
-    In `baseline` a text `<MUL_6_9_54>` is ordinary text. It gives the same ids as `hf_gpt2_with_mul` on any text.
+    In `baseline` a text `<MUL_6_9_54>` is ordinary text. It gives the same ids as `hf_gpt2_with_mul` on any text. With
+    the family `digits` that holds for texts in which numbers are spelled (tokenizer/digit_tokens.py): this class spells
+    them itself, and decodes them to ordinary digits.
     """
 
     def __init__(self, condition: Condition, families: str = DEFAULT_FAMILIES) -> None:
@@ -69,12 +72,16 @@ class GPT2TokenizerWithMulFacts:
 
         Lone surrogates, which no UTF-8 can hold, become U+FFFD.
         """
+        if self.vocabulary.has_digits:
+            text = spell_numbers(text)
         return self._encoding.encode(text, allowed_special=self._allowed(allow_special), disallowed_special=())
 
     def encode_batch(
         self, texts: list[str], allow_special: bool = True, num_threads: int | None = None
     ) -> list[list[int]]:
         """`encode` for each of `texts`, on `num_threads` threads (default: one per core)."""
+        if self.vocabulary.has_digits:
+            texts = [spell_numbers(text) for text in texts]
         return self._encoding.encode_batch(
             texts,
             num_threads=num_threads or os.cpu_count() or 1,
@@ -87,6 +94,8 @@ class GPT2TokenizerWithMulFacts:
 
         Raises KeyError for an id outside the vocabulary.
         """
+        if self.vocabulary.has_digits:
+            ids = read_numbers(ids, self._id_of_digit)
         return self._encoding.decode(ids, errors="replace")
 
     def count_mul_tokens(self, ids: list[int]) -> int:
@@ -100,6 +109,10 @@ class GPT2TokenizerWithMulFacts:
         if self.vocabulary.families != DEFAULT_FAMILIES:
             parts.append(self.vocabulary.families)
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @functools.cached_property
+    def _id_of_digit(self) -> list[int]:
+        return [bpe_vocabulary()[str(digit)] for digit in range(10)]
 
     def _allowed(self, allow_special: bool) -> frozenset[str]:
         return self._encodable if allow_special else self._encodable - {END_OF_TEXT}

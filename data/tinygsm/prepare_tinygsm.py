@@ -33,12 +33,13 @@ from common.config import parse_config
 from common.errors import UserError, run_script
 from common.files import atomic_path, read_json, write_json, write_jsonl
 from data.chat_rows import BadRow, read_rows
-from data.encoding import map_in_order
+from data.encoding import families_record, map_in_order
 from data.gsm8k import load_gsm8k
 from data.held_out import HeldOutQuestions
 from data.tinygsm.conversion import convert
 from data.tinygsm.converted import CONVERTED_DIR, combined_path
 from data.tinygsm.values import Unsupported
+from tokenizer.families import DEFAULT_FAMILIES, families_name
 from tokenizer.inject_mul import MulExpressionInjector
 from tokenizer.mul_facts import Condition
 
@@ -64,6 +65,7 @@ class PrepareTinyGSMConfig:
     gsm8k_hub_id: str = "openai/gsm8k"  # GSM8K on the hub
     allow_bad_rows: bool = False  # go on when more than 1% of the rows are not of this schema
     workers: int = 1  # processes
+    families: str = DEFAULT_FAMILIES  # token families of tokenizer/families.yaml, such as mul+digits
     seed: int = 0  # draws the rows
 
 
@@ -110,7 +112,7 @@ def write_shards(config: PrepareTinyGSMConfig, rows: list[Pair], test: HeldOutQu
         for number, part in enumerate(parts):
             if found[number] is None:
                 converted = itertools.chain.from_iterable(next(results) for _ in _tasks(part))
-                found[number] = write_shard(config.out_dir, number, converted, test) | {"arguments": arguments}
+                found[number] = write_shard(config, number, converted, test) | {"arguments": arguments}
                 write_json(counts_path(config.out_dir, number), found[number])  # last: where it is, the shard is whole
             bar.update(len(part))
     return found
@@ -120,9 +122,11 @@ def _tasks(part: list[Pair]) -> list[list[Pair]]:
     return [part[start : start + ROWS_PER_TASK] for start in range(0, len(part), ROWS_PER_TASK)]
 
 
-def write_shard(out_dir: Path, number: int, converted: Iterable[Pair], test: HeldOutQuestions) -> dict[str, Any]:
+def write_shard(
+    config: PrepareTinyGSMConfig, number: int, converted: Iterable[Pair], test: HeldOutQuestions
+) -> dict[str, Any]:
     """Write what `convert_rows` gave to a shard's file of each condition; return its counts."""
-    injector = MulExpressionInjector()
+    injector = MulExpressionInjector(families=config.families)
     plain, injected, dropped = [], [], Counter()
     counts = dict.fromkeys(COUNTS, 0)
     for question, answer in converted:
@@ -139,7 +143,7 @@ def write_shard(out_dir: Path, number: int, converted: Iterable[Pair], test: Hel
             counts["mul_tokens"] += statistics.injected
             counts["with_mul_tokens"] += statistics.injected > 0
     for condition, rows in zip(CONDITIONS, (plain, injected), strict=True):
-        write_jsonl(shard_path(out_dir, number, condition), rows)
+        write_jsonl(shard_path(config.out_dir, number, condition), rows)
     return counts | {"dropped": dict(sorted(dropped.items()))}
 
 
@@ -170,16 +174,18 @@ def finished_shard(path: Path, arguments: dict[str, Any]) -> dict[str, Any] | No
         return None
     counts = read_json(path)
     earlier = counts.get("arguments", {})
-    for key, value in arguments.items():
-        if earlier.get(key) != value:
+    for key in arguments | earlier:
+        before, now = earlier.get(key), arguments.get(key)
+        if before != now:
             raise UserError(
-                f"{path.parent} was made with {key} {earlier.get(key)}, not {value}; name another folder with --out-dir"
+                f"{path.parent} was made with {key} {before}, not {now}; name another folder with --out-dir"
             )
     return counts
 
 
 def main() -> None:
     config = parse_config(PrepareTinyGSMConfig)
+    config.families = families_name(config.families)
     max_rows = config.num_shards * config.shard_size if config.max_rows is None else config.max_rows
     for flag, value in (("--max-rows", max_rows), ("--shard-size", config.shard_size), ("--workers", config.workers)):
         if value < 1:
@@ -196,6 +202,7 @@ def main() -> None:
         "shard_size": config.shard_size,
         "rows_sha256": _sha256(rows),
         "test_items_sha256": _sha256([(item["question"],) for item in test_items]),
+        **families_record(config.families),
     }
 
     shards = write_shards(config, rows, test, arguments)
