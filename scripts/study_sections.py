@@ -66,12 +66,14 @@ def verdict(name: str, result: dict[str, Any], tests: int) -> str:
     shown = "no difference shown"
     if result["significant"]:
         shown = f"{'mul_tokens' if result['difference'] > 0 else 'baseline'} is better"
-    interval = f"95% interval over {seeds} seeds {range_text(result['low'], result['high'])}"
+    interval = f"95% interval over {seeds} seeds {_limits(result)}"
     corrected = f", {p_text(result['p_holm'])} after Holm's correction for {tests} benchmarks" if tests > 1 else ""
-    power = ""
-    if result["detectable_difference"] is not None:
-        smallest = 100 * result["detectable_difference"]
-        power = f" With seeds of this spread, a true difference of {smallest:.1f} points is found in 4 of 5 studies."
+    smallest = _detectable(result)
+    power = f" With seeds of this spread, a true difference of {smallest} points is found in 4 of 5 studies."
+    if smallest == "none":
+        power = (
+            " With seeds of this spread, so few of them would not find even the largest difference that there can be."
+        )
     return f"{title_of(name)}: {shown}; {numbers} ({interval}), {p_text(result['p_value'])}{corrected}.{power}"
 
 
@@ -105,7 +107,8 @@ def _head(study: dict[str, Any]) -> list[Block]:
         f"Means over {len(study['seeds'])} seeds; differences: mul_tokens minus baseline in the same seed, in points. "
         "Intervals and p-values are over seeds, by the paired t-test, with a standard error no smaller than that over "
         "the test items; with few seeds they are wide, as they should be. Holm's correction is for all tests of this "
-        "table. Detectable: the smallest true difference, in points, that 80% of such studies would show."
+        "table. Detectable: the smallest true difference, in points, that 80% of such studies would show; none: not "
+        "even one of 100 points."
     )
     if len(study["seeds"]) == 1:
         note = (
@@ -121,14 +124,13 @@ def _head(study: dict[str, Any]) -> list[Block]:
 
 def _overview_row(name: str, result: dict[str, Any]) -> list[str]:
     tests = {key: p_cell(result[key]) if result["p_value"] is not None else "n/a" for key in ("p_value", "p_holm")}
-    smallest = result["detectable_difference"]
     return [
         short_title(name, result),
         _with_interval(result),
         tests["p_holm"],
         *(percent_text(fmean(result["accuracies"][c])) for c in CONDITIONS),
         tests["p_value"],
-        f"{100 * smallest:.1f}" if smallest else "n/a",
+        "n/a" if result["p_value"] is None else _detectable(result),
     ]
 
 
@@ -227,5 +229,15 @@ def _seed_values(values: list[float | None]) -> str:
 def _with_interval(result: dict[str, Any]) -> str:
     if result["low"] is None:
         return points_text(result["difference"])
-    limits = range_text(result["low"], result["high"]).replace(" ", "\u00a0")  # a cell breaks before it, not within
+    limits = _limits(result).replace(" ", "\u00a0")  # a cell breaks before it, not within
     return f"{points_text(result['difference'])} [{limits}]"
+
+
+def _limits(result: dict[str, Any]) -> str:
+    """The interval over seeds, cut where a difference of accuracies ends; two or three seeds may reach beyond."""
+    return range_text(max(result["low"], -1.0), min(result["high"], 1.0))
+
+
+def _detectable(result: dict[str, Any]) -> str:
+    smallest = result["detectable_difference"]
+    return f"{100 * smallest:.1f}" if smallest <= 1 else "none"

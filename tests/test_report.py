@@ -9,6 +9,7 @@ from scipy.stats import t
 
 from common.errors import UserError
 from common.files import read_json, read_jsonl, write_json, write_jsonl
+from scripts.study_sections import verdict
 from tests.stage_directories import EVAL_CONFIG, add_hellaswag, change, make_stages, response_row, write_record
 from tests.study_runs import compare
 from tokenizer.mul_facts import CONDITIONS
@@ -117,6 +118,14 @@ def test_one_seed_is_no_test(seeds, study):
     numbers, text = study(seeds[1:2])
     assert "no test over seeds" in text and "difference +10.0 points in one seed" in text
     assert numbers["benchmarks"]["gsm8k"]["p_value"] is None
+
+
+def test_what_two_wild_seeds_cannot_show_is_said_within_what_is_possible():
+    result = {"difference": 0.1, "per_seed": [0.6, -0.4], "low": -6.3, "high": 6.5, "p_value": 0.9, "p_holm": 0.9}
+    result |= {"significant": False, "items_low": 0.0, "items_high": 0.2, "detectable_difference": 7.0}
+    text = verdict("gsm8k", result | {"accuracies": {"baseline": [0.1, 0.7], "mul_tokens": [0.7, 0.3]}}, 2)
+    assert "(95% interval over 2 seeds −100.0 to +100.0)" in text
+    assert "would not find even the largest difference" in text
 
 
 # ---- mistakes
