@@ -189,6 +189,7 @@ def test_other_settings_do_not_reuse_the_folder(driver):
     driver.settings.write_text(SETTINGS.replace("builds_on=''", "builds_on=elsewhere"))
     driver.stages()
     assert driver("--output-dir", driver.out).returncode == 0, "where it was taken from is no other study"
+    assert driver.log.read_text().count("take_stages.py --study elsewhere/seed_") == 2
 
 
 def test_drills_are_a_stage_only_where_they_are_asked_for(driver):
