@@ -99,7 +99,8 @@ def difference_plot(title: str, caption: str, rows: dict[str, dict[str, Any]]) -
         axes.figure.set_figheight(1.1 + 0.42 * len(rows))
         for y, row in enumerate(rows.values()):
             if row["low"] is not None:
-                axes.plot([100 * row["low"], 100 * row["high"]], [y, y], color=colours["ink"], lw=1.4)
+                limits = [100 * max(row["low"], -1.0), 100 * min(row["high"], 1.0)]  # of accuracies: there is no more
+                axes.plot(limits, [y, y], color=colours["ink"], lw=1.4)
             axes.plot([100 * value for value in row["per_seed"]], [y] * len(row["per_seed"]), **seed_mark(colours))
             axes.plot(100 * row["difference"], y, "D", ms=5.5, color=colours["ink"])
         axes.axvline(0, color=colours["ink"], lw=0.8, ls=":")
