@@ -27,6 +27,8 @@ CHANGES = [
     ("pretrain", "run.json", ["data", "documents_sha256"], "e" * 64),
     ("export", "config.json", ["n_embd"], 128),
     ("export", "config.json", ["vocab_size"], 50_257),
+    ("export", "config.json", ["token_families"], "mul+digits"),
+    ("pretrain", "run.json", ["data", "families"], "mul+digits"),
     ("sft_gsm8k", "run.json", ["config", "training", "learning_rate"], 1e-5),
     ("sft_gsm8k", "run.json", ["steps"], 49),
     ("sft_gsm8k", "run.json", ["seed"], 3),
@@ -63,6 +65,13 @@ def test_the_refusal_names_field_and_values(monkeypatch, tmp_path, capsys, stage
     change(stages["baseline"]["pretrain"] / "run.json", ["config", "training", "max_steps"], 500)
     assert run(monkeypatch, tmp_path, directories(stages, "pretrain")) == compare_runs.NOT_COMPARABLE
     line = "not comparable: training.max_steps is 500 in baseline and 400 in mul_tokens (stage pretrain)"
+    assert line in capsys.readouterr().out
+
+
+def test_two_choices_of_token_families_are_refused_by_name(monkeypatch, tmp_path, capsys, stages):
+    change(stages["mul_tokens"]["export"] / "config.json", ["token_families"], "mul+add")
+    assert run(monkeypatch, tmp_path, directories(stages, "export")) == compare_runs.NOT_COMPARABLE
+    line = "not comparable: config.json: token_families is mul in baseline and mul+add in mul_tokens (stage export)"
     assert line in capsys.readouterr().out
 
 
