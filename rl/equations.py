@@ -12,10 +12,13 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
+from tokenizer.families import fact_pattern
+
 Fact = tuple[int, int, int]  # a, b, a*b of a token <MUL_a_b_c>
 
 _FACT = r"<MUL_[1-9]_[1-9]_[0-9]{1,2}>"
 FACT = re.compile(_FACT)
+_OTHER_FACT = re.compile(f"(?!<MUL_){fact_pattern()}")  # of other token families: numbers to us
 # Fifteen digits are what a float holds exactly; longer numbers are none of school arithmetic.
 _NUMBER = r"(?<![\w.])(?:[0-9]{1,3}(?:,[0-9]{3}(?![0-9]))++|[0-9]{1,15}+(?:\.[0-9]{1,15}+)?|\.[0-9]{1,15}+)(?![0-9])"
 _MINUS = r"\-\u2212\u2013"
@@ -65,6 +68,7 @@ class Sentence:
 def read_sentences(text: str) -> list[Sentence]:
     """The facts and equations of `text`, sentence by sentence, without the sentences that have neither."""
     sentences = []
+    text = _OTHER_FACT.sub(r"\g<value>", text) if "<" in text else text
     for part in _SENTENCE_END.split(text):
         has_facts = "<MUL_" in part
         if not has_facts and "=" not in part:

@@ -21,6 +21,8 @@ def equations_of(text):
     [
         ("6*9 = 54", [(54, True)]),
         ("6 x 9=54 apples", [(54, True)]),
+        ("<ADD_6_9_15> * 2 + 1 = 31", [(31, True)]),  # facts of other families are numbers
+        ("<DIV_54_6_9> + <MUL_6_9_54> = 64", [(64, False)]),
         ("6 × 9 = 55", [(55, False)]),
         ("She pays 3 * $8 = $24.", [(24, True)]),
         ("6 * 9 = <<6*9=54>>54", [(54, True), (54, True)]),
