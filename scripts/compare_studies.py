@@ -154,7 +154,7 @@ def draw(table: dict[str, Any]) -> bytes:
         axes.set_xlabel("mul_tokens minus baseline, points")
 
     caption = "Diamonds: mean over the seeds. Lines: 95% intervals over seeds; dotted: over items, for these seeds."
-    return standalone_png("Difference between the conditions, study by study", caption, draw_rows)
+    return standalone_png("Studies beside each other", caption, draw_rows)
 
 
 if __name__ == "__main__":
