@@ -20,10 +20,12 @@ from common.device import pick_dtype
 from common.distributed import World, join_world, leave_world
 from common.errors import UserError, run_script
 from common.files import read_json, write_json
+from data.encoding import tokenizer_of
 from data.hellaswag import HUB_ID, HellaSwagItem, items_sha256, load_hellaswag
 from eval.hellaswag import METRICS, score_everywhere, summarise
 from pretrain.checkpoint import checkpoints, load_checkpoint, model_from_checkpoint
 from scripts.figure_files import write_csv
+from tokenizer.families import DEFAULT_FAMILIES
 from tokenizer.mul_facts import CONDITIONS
 
 
@@ -87,7 +89,8 @@ def evaluate_run(
                 print(f"{condition} {number}/{len(todo)}: {path} has been deleted, skipped", flush=True)
             continue
         model = model_from_checkpoint(state).to(world.device)
-        scores = score_everywhere(model, items, condition, world, dtype, progress=True)
+        tokenizer = tokenizer_of(condition, state.get("families", DEFAULT_FAMILIES))
+        scores = score_everywhere(model, items, tokenizer, world, dtype, progress=True)
         if not world.is_main:
             continue
         result = {
