@@ -21,7 +21,7 @@ from eval.benchmark import check_flags, load_for_evaluation
 from eval.engine import Completion, generate
 from eval.responses import EvaluatedModel
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
-from tokenizer.mul_facts import EOT_ID, REASONING_TAGS, Condition, MulFactTokens
+from tokenizer.mul_facts import EOT_ID, REASONING_TAGS, Condition
 
 
 @dataclass
@@ -112,11 +112,11 @@ def transcript(prompt: list[int], completion: Completion, tokenizer: GPT2Tokeniz
 
 
 def _lines(ids: list[int], start: int, tokenizer: GPT2TokenizerWithMulFacts) -> list[str]:
-    mul_facts = MulFactTokens()
+    facts = tokenizer.vocabulary.facts
     lines = []
     for position, token in enumerate(ids, start=start):
         text = tokenizer.decode([token])
-        special = token == EOT_ID or token in REASONING_TAGS.values() or mul_facts.is_mul_id(token)
+        special = token == EOT_ID or token in REASONING_TAGS.values() or token in facts
         lines.append(f"[{position:>4}] id={token:>5}  {f'*** {text} ***' if special else repr(text)}")
     return lines
 

@@ -5,7 +5,7 @@ else is chosen. Ids up to the size that no text of the condition encodes to are 
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +54,7 @@ class Vocabulary:
         """Whether texts encode to the families' tokens."""
         return self.condition == "mul_tokens"
 
-    @property
+    @functools.cached_property
     def has_digits(self) -> bool:
         """Whether numbers are spelled in digit tokens."""
         return self.has_facts and "digits" in self.families.split("+")
@@ -75,9 +75,10 @@ class Vocabulary:
             tokens |= {fact.token: i for i, fact in self.facts.items()}
         return tokens | {f"<|unused_{i}|>": i for i in self.suppressed_ids}
 
-    def count_facts(self, ids: np.ndarray | Iterable[int]) -> int:
+    def count_facts(self, ids: np.ndarray | Sequence[int]) -> int:
         """How many of `ids` (below 65,536) are tokens of the chosen families."""
-        return int(np.count_nonzero(self._is_fact[np.asarray(ids, dtype=np.int64)]))
+        ids = ids if isinstance(ids, np.ndarray) else np.array(ids, dtype=np.int64)
+        return int(np.count_nonzero(self._is_fact[ids]))
 
     @functools.cached_property
     def _is_fact(self) -> np.ndarray:
