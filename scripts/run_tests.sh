@@ -14,7 +14,7 @@ uv run --no-sync ruff format --check
 # One process per core with one thread each; a file's tests stay together and share what they set up. The longest files
 # come first, so that no core is left with one of them at the end.
 export OMP_NUM_THREADS=1
-longest=(tests/test_{demo,grpo_train,sft_generated,repository,long_runs,readme,train,shard_run,bench_pretrain}.py)
+longest=(tests/test_{study_kills,demo,grpo_train,sft_generated,repository,long_runs,readme,train,shard_run,bench_pretrain}.py)
 case "${1:-}" in
     "") [[ ${CI:-} == true ]] && set -- "${longest[@]}" tests || set -- -m "not slow" "${longest[@]}" tests ;;
     --all) set -- "${longest[@]}" tests "${@:2}" ;;
