@@ -14,9 +14,12 @@ uv run --no-sync ruff format --check
 # One process per core with one thread each; a file's tests stay together and share what they set up. The longest files
 # come first, so that no core is left with one of them at the end.
 export OMP_NUM_THREADS=1
-longest=(tests/test_{study_kills,demo,grpo_train,sft_generated,repository,long_runs,readme,train,shard_run,bench_pretrain}.py)
+files=(tests/test_{study_kills,demo,grpo_train,sft_generated,repository,long_runs,readme,train,shard_run,bench_pretrain}.py)
+for file in tests/test_*.py; do
+    [[ " ${files[*]} " == *" $file "* ]] || files+=("$file") # pytest forgets the order when it is given the folder too
+done
 case "${1:-}" in
-    "") [[ ${CI:-} == true ]] && set -- "${longest[@]}" tests || set -- -m "not slow" "${longest[@]}" tests ;;
-    --all) set -- "${longest[@]}" tests "${@:2}" ;;
+    "") [[ ${CI:-} == true ]] && set -- "${files[@]}" || set -- -m "not slow" "${files[@]}" ;;
+    --all) set -- "${files[@]}" "${@:2}" ;;
 esac
 uv run --no-sync pytest -q -n auto --dist loadfile --no-loadscope-reorder --durations 5 "$@"

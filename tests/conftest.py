@@ -3,10 +3,15 @@
 import shutil
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.stage_directories import make_stages
 from tokenizer.mul_facts import CONDITIONS
+
+# Every run tries the same examples, however long each takes: a test that fails today fails tomorrow.
+hypothesis.settings.register_profile("tests", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ PARTS = [
 ]
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=500)
 @given(st.lists(st.sampled_from(PARTS), max_size=12).map("".join))
 def test_reading_what_was_spelled_gives_the_text(text):
     spelled = spell_numbers(text)

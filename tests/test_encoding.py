@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import UserError
@@ -51,7 +51,6 @@ PARTS = [" the", "word", "'s", "'", " 6*9", "<MUL_6_9_54>", "<think>", "1", "漢
 PARTS += [" ", "  ", "\n", "\t", "\u00a0", "\u2028", "\r\n", "\x1c"]
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(PARTS), max_size=200).map("".join), st.integers(1, 60))
 def test_pieces_join_to_the_text_and_change_no_id_at_a_word_border(text, limit):
     tokenizer = encoding.tokenizer_of("mul_tokens")

@@ -69,7 +69,7 @@ def test_prompt_and_completion_ids_join(answer):
 
 
 @given(TEXT, TEXT)
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 def test_prompt_and_completion_ids_join_for_any_text(question, answer):
     assert_encodes_apart_as_together(chat_prompt(question), chat_completion(answer))
     assert_encodes_apart_as_together(reasoning_prompt(question), reasoning_completion(answer, question))

@@ -213,7 +213,7 @@ FRAGMENTS = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400)
 @given(st.lists(FRAGMENTS, max_size=14).map("".join), st.sampled_from(["weak", "strict"]))
 def test_injecting_twice_equals_injecting_once(text, mode):
     injector = MulExpressionInjector(mode)
@@ -236,7 +236,7 @@ NUMBERS = st.sampled_from(["1", "2", "3", "6", "9", "12", "2.5", "(2+3)", "0.6"]
 OPERATORS = st.sampled_from(["*", " * ", "×", "+", " + ", "-", " - ", "/", " / ", "%", "^", "*-", "/-", "^-"])
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400)
 @given(st.lists(st.tuples(NUMBERS, OPERATORS), min_size=1, max_size=4), NUMBERS)
 def test_rewriting_keeps_the_value_of_an_expression(links, last):
     expression = "".join(number + operator for number, operator in links) + last
@@ -249,7 +249,7 @@ def test_rewriting_keeps_the_value_of_an_expression(links, last):
     assert _value(MulExpressionInjector().inject(expression)) == pytest.approx(value, rel=1e-9, abs=1e-9)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(
     st.integers(0, 20),
     st.sampled_from(["", "-", "2+", "7 - ", "3*", "8/"]),

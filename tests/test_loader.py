@@ -103,7 +103,7 @@ def test_resumes_at_every_boundary(data_dir):
         check(loader.next_batch(), 3 * step, 3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     steps=st.integers(0, 60),
     batch=st.integers(1, 6),

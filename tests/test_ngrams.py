@@ -74,7 +74,7 @@ def naive_ngrams(items: dict[int, list[str]], n: int) -> dict[int, set[tuple]]:
     return ngrams
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     items=st.lists(st.lists(PART, min_size=1, max_size=2), max_size=5),
     documents=st.lists(PART, max_size=6),

@@ -202,7 +202,7 @@ TEXTS = st.lists(st.sampled_from(PIECES), max_size=25).map("".join) | st.text(ma
 ENDS = st.sampled_from(["stop", "length"])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(CONFIGS, st.sampled_from(["chat", "reasoning"]), TEXTS, TEXTS, ENDS, ENDS)
 def test_a_wrong_answer_never_scores_as_much_as_a_right_one(config, format, one, other, one_ends, other_ends):
     try:
@@ -222,7 +222,6 @@ def test_a_wrong_answer_never_scores_as_much_as_a_right_one(config, format, one,
         assert scores[1].total < lowest_right(config) and scores[1].total < scores[0].total
 
 
-@settings(deadline=None)
 @given(CONFIGS, st.sampled_from(["chat", "reasoning"]), st.text(alphabet=" \n\t"), ENDS)
 def test_an_empty_completion_earns_nothing(config, format, text, ends):
     config = dataclasses.replace(config, correct=10.0)

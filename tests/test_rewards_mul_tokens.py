@@ -111,7 +111,7 @@ SPAM = [" {fact}", "{fact}", "\n{fact} = {product}.\n", "\n{fact} = <<{fact}>>{p
 WRONG = [text.replace("59", "58") for text in (HONEST, PLAIN)] + [HONEST.replace("59", "12"), "\n#### 3"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.sampled_from([HONEST, PLAIN, *WRONG]),
     st.integers(1, 30),

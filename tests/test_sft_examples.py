@@ -140,7 +140,7 @@ def test_end_of_text_and_tags_inside_the_texts(tokenizers):
 
 
 @given(st.lists(st.sampled_from(["6*9", " 7 × 8", "=54", " = 54", "(", ")", ".", " is", "\n\n ", "$", "3x4", ","])))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_injection_never_adds_tokens(pieces):
     """What lets the length before injection decide."""
     tokenizer = _mul_tokenizer()
@@ -180,7 +180,7 @@ def test_training_on_a_test_question_is_an_error(tmp_path):
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_rows_hold_every_document_once_and_fit(lengths):
     rows = balanced_rows(lengths, row_length=50)
     assert sorted(i for row in rows for i in row) == list(range(len(lengths)))

@@ -266,7 +266,7 @@ def test_a_damaged_file_loses_nothing(corpus, finished, tmp_path):
 
 
 def test_a_source_that_fails_while_it_is_read_is_not_swallowed(corpus, tmp_path, monkeypatch):
-    def fail(condition, mode, batch):
+    def fail(*_, **__):
         raise PermissionError("a file of the source")
 
     monkeypatch.setattr("data.prepare_fineweb.encode_batch", fail)

@@ -16,7 +16,7 @@ from tests.helpers import ROOT
 
 needs_uv = pytest.mark.skipif(shutil.which("uv") is None, reason="run_study.sh runs its stages with uv")
 
-KILLS = 4
+KILLS = 3
 # What differs between two runs of the same thing.
 MEASURED = re.compile("second|^started$|^peak_memory|^mfu$")
 

@@ -83,7 +83,7 @@ def assert_same_as_python(program: str) -> None:
     assert repr(found) == repr(expected)  # type, value and sign of zero
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(programs(returned="({}, a, b, c)"))
 def test_generated_programs_give_what_they_give_in_python(program):
     assert_same_as_python(program)
