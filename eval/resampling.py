@@ -112,7 +112,7 @@ def paired_bootstrap(
     reach = None if bounds is None else bounds[1] - bounds[0]
     low, high = _interval(differences, None if reach is None else (-reach, reach), confidence, seed)
     p_value = 1.0
-    if differences.any():
+    if np.count_nonzero(differences) > 1:  # one alone is as far from 0 either way round
         changed = differences[differences != 0]  # the others are 0 whichever way they are exchanged
         found = scipy.stats.permutation_test(
             (changed,),

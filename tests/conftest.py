@@ -15,6 +15,17 @@ hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture
+def call(monkeypatch):
+    """Runs a script's main in this process, as from the command line: call(script, *arguments)."""
+
+    def run(script, *arguments):
+        monkeypatch.setattr("sys.argv", ["script", *map(str, arguments)])
+        script.main()
+
+    return run
+
+
+@pytest.fixture
 def pictures(monkeypatch, request):
     """Drawing is most of the time here, so only tests that ask for `drawn` draw; the others get an empty picture."""
     if "drawn" not in request.fixturenames:

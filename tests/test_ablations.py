@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -25,15 +24,6 @@ from tokenizer.mul_facts import CONDITIONS, FIRST_MUL_ID
 
 CONFIGS = ROOT / "scripts/configs"
 ABLATIONS = sorted(CONFIGS.glob("ablation_*.yaml"))
-
-
-@pytest.fixture
-def call(monkeypatch):
-    def run(script, *arguments):
-        monkeypatch.setattr(sys, "argv", ["script", *map(str, arguments)])
-        script.main()
-
-    return run
 
 
 # ---- settings

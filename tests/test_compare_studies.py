@@ -1,6 +1,5 @@
 """compare_studies.py: a main study and its ablations beside each other."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,15 +10,6 @@ from scripts import compare_runs, compare_studies, report_plots
 from scripts.study_numbers import load_seeds, study_numbers
 from tests.stage_directories import make_stages
 from tokenizer.mul_facts import CONDITIONS, Condition
-
-
-@pytest.fixture
-def call(monkeypatch):
-    def run(script, *arguments):
-        monkeypatch.setattr(sys, "argv", ["script", *map(str, arguments)])
-        script.main()
-
-    return run
 
 
 def make_study(root: Path, right: list[dict[Condition, range]], call) -> Path:

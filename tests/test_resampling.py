@@ -176,3 +176,8 @@ def test_the_t_interval_over_seeds_covers_where_a_bootstrap_over_them_would_not(
 def test_the_same_seed_gives_the_same_interval():
     values = np.random.default_rng(4).random(30).tolist()
     assert bootstrap_mean(values) == bootstrap_mean(values) != bootstrap_mean(values, seed=1)
+
+
+def test_one_item_that_differs_proves_nothing():
+    found = paired_bootstrap([0.0] * 6, [0.0] * 5 + [1.0])
+    assert found.difference == pytest.approx(1 / 6) and found.p_value == 1.0

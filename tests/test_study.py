@@ -1,22 +1,12 @@
 """A study over paired seeds: its config and its jobs; the report over the seeds is in test_report.py."""
 
 import subprocess
-import sys
 
 import pytest
 
 from common.errors import UserError
 from scripts import study
 from tests.helpers import ROOT
-
-
-@pytest.fixture
-def call(monkeypatch):
-    def run(script, *arguments):
-        monkeypatch.setattr(sys, "argv", ["script", *map(str, arguments)])
-        script.main()
-
-    return run
 
 
 def test_a_config_becomes_shell_assignments(call, capsys):
