@@ -1,6 +1,7 @@
 """Mistakes of the user: one line that names the thing and the remedy, exit code 2."""
 
 import errno
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -28,6 +29,9 @@ def run_script(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # `--help | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit fails once more
+        sys.exit(141)
     except Exception as error:
         if not _disk_is_full(error):
             raise

@@ -13,6 +13,7 @@ from common.config import config_from_yaml, parse_config, to_dict
 from common.errors import UserError, run_script
 from common.files import atomic_directory, atomic_path, read_json, read_jsonl, write_json, write_text
 from common.record import RunRecord
+from tests.helpers import ROOT
 
 
 @dataclass
@@ -164,3 +165,12 @@ def test_importing_a_package_of_ours_does_nothing_at_import(tmp_path):
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0 and result.stdout == result.stderr == ""
     assert not list(tmp_path.iterdir())
+
+
+def test_a_reader_that_has_read_enough_ends_a_script_quietly():
+    """`--help | head`: what is written is more than a pipe holds, and nobody reads on."""
+    code = "from common.errors import run_script; run_script(lambda: print('x\\n' * 200_000, flush=True))"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 141
