@@ -40,7 +40,6 @@ data=data/processed/fineweb_edu out=outputs/10b
 target="" workers=$(getconf _NPROCESSORS_ONLN) seed=0 data_seed="" math=0
 hellaswag="" gsm8k="" items="" launcher="" skip_data=no dry_run=no
 conditions=(baseline mul_tokens) sources=() plan=()
-usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' scripts/run_10b.sh; }
 while [[ $# -gt 0 ]]; do
     case "$1" in
         --skip-data) skip_data=yes && plan+=(--skip-data) ;;
@@ -91,7 +90,7 @@ set_up
 check() {
     uv run --no-sync python scripts/plan_run.py --pretrain-config "$config" --conditions "${conditions[@]}" \
         ${target:+--target-tokens "$target"} --workers "$workers" --data-root "$data" --output-root "$out" \
-        "${plan[@]}" "$@"
+        ${plan[@]+"${plan[@]}"} "$@"
 }
 code=0
 check || code=$?

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole pipeline for both conditions, from nothing to a report.
 #
-#   bash scripts/run_demo.sh                     models that learn, about 10 minutes on 2 CPU cores
+#   bash scripts/run_demo.sh                     models that learn, about 15 minutes on 2 CPU cores
 #   bash scripts/run_demo.sh --quick             the same stages at toy size, under 3 minutes
 #   bash scripts/run_demo.sh --gsm8k DIR --text DIR     real data beside the generated, in outputs/demo_real
 #
@@ -17,7 +17,6 @@ source scripts/pipeline.sh
 # -- arguments --------------------------------------------------------------------------------------------------------
 size=demo out="" gsm8k="" text="" force=no seed=0 dry_run=no
 conditions=(baseline mul_tokens)
-usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' scripts/run_demo.sh; }
 while [[ $# -gt 0 ]]; do
     case "$1" in
         --quick) size=quick ;;

@@ -24,7 +24,6 @@ source scripts/pipeline.sh
 # -- arguments --------------------------------------------------------------------------------------------------------
 config="" root="" only="" print_jobs=no dry_run=no
 conditions=(baseline mul_tokens) further_10b=()
-usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' scripts/run_study.sh; }
 while [[ $# -gt 0 ]]; do
     case "$1" in
         --print-jobs) print_jobs=yes ;;
@@ -82,7 +81,7 @@ report_seed() {
 }
 
 # ran_now FOLDER...: whether this call, whose first act was to write arguments.txt, has finished a stage there.
-ran_now() { [[ -n $(find "$@" -name 'run*.json' -newer "$out/arguments.txt" -print -quit) ]]; }
+ran_now() { [[ -n $(find "$@" -name 'run*.json' -newer "$out/arguments.txt") ]]; }
 
 report_study() { # of what: for the message
     [[ -z $only && ${#conditions[@]} -eq 2 ]] || return 0

@@ -1,4 +1,4 @@
-# Sourced by run_demo.sh and run_tests.sh. After `set_up`, `uv` is on the PATH and .venv holds the project.
+# Sourced by the scripts that users run. After `set_up`, `uv` is on the PATH and .venv holds the project.
 # What it leaves outside this folder: uv itself, where there was none.
 
 UV_VERSION=0.13.8
@@ -9,6 +9,9 @@ fail() {
     echo "error: $*" >&2
     exit 2
 }
+
+# usage: what stands at the top of the script that was called, without the comment signs.
+usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "scripts/${0##*/}"; }
 
 # A virtual environment of its own works where the system's pip is locked; the rest is for systems without venv or pip.
 install_uv() {

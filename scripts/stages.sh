@@ -20,13 +20,17 @@ claim_folder() {
 # happens. Two jobs may run one condition each.
 locked=""
 lock_folder() {
-    local condition file lock reason
+    local condition file lock reason can_lock=yes
+    if ! command -v flock >/dev/null || ((BASH_VERSINFO[0] < 4)); then # as on macOS
+        can_lock=no
+        [[ -n $locked ]] || echo "note: without flock and bash 4 a second run in the same folder would not be noticed" >&2
+    fi
     for condition in "${conditions[@]}"; do
         file=$out/.lock_$condition
         [[ $locked != *"|$file|"* ]] || continue # a second lock would find the first one in its way
         locked+="|$file|"
         reason=$( { mkdir -p "$out" && : >>"$file"; } 2>&1) || fail "cannot write to $out: ${reason##*: }"
-        if command -v flock >/dev/null; then
+        if [[ $can_lock == yes ]]; then
             exec {lock}>"$file"
             flock -n "$lock" || fail "another run is writing in $out; wait for it or stop it"
         fi

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import functools
 import importlib
+import subprocess
 from pathlib import Path
 from types import ModuleType
 from typing import get_args, get_type_hints
@@ -101,6 +102,15 @@ def test_some_test_names_every_shell_script():
     texts += [path.read_text() for path in (ROOT / "scripts").glob("*.sh")]  # sourced by one that is run
     for path in (ROOT / "scripts").glob("*.sh"):
         assert any(path.name in text for text in texts if text != path.read_text()), path.name
+
+
+@pytest.mark.parametrize("script", ["run_demo.sh", "run_study.sh", "run_10b.sh"])
+def test_help_of_a_shell_script_is_what_stands_at_its_top(script, tmp_path):
+    path = ROOT / "scripts" / script
+    result = subprocess.run(["bash", str(path), "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    head = path.read_text().split("\nset -euo pipefail\n")[0].splitlines()[1:]
+    assert result.returncode == 0 and result.stderr == ""
+    assert result.stdout.splitlines() == [line.removeprefix("#").removeprefix(" ") for line in head]
 
 
 # -- config keys ------------------------------------------------------------------------------------------------------
