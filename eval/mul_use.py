@@ -16,24 +16,18 @@ Tokens are found by id, since text cannot tell a token from its spelling.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 
+from eval.stated_numbers import NUMBER, stated_numbers
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 from tokenizer.inject_mul import MulExpressionInjector
 from tokenizer.mul_facts import MulFactTokens
 
 WINDOW = 40  # characters on either side that decide about a place
 
-_NUMBER = r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?"
-_OWN_RESULT = re.compile(rf"(?:\s?=\s?(?:<<)?|>>)[$€£]?(?:<MUL_[1-9]_[1-9]_(?P<fact>[0-9]+)>|(?P<number>{_NUMBER}))")
+_OWN_RESULT = re.compile(rf"(?:\s?=\s?(?:<<)?|>>)[$€£]?(?:<MUL_[1-9]_[1-9]_(?P<fact>[0-9]+)>|(?P<number>{NUMBER}))")
 _CALCULATION_GOES_ON = re.compile(r"\s?[-+*/×÷−]\s?[$€£]?[0-9<]")
 _FACT_BEFORE = re.compile(r"<MUL_[1-9]_[1-9]_[0-9]+>\Z")
 _BEHIND_AN_OPERATOR = re.compile(r"[-+*/×÷−]\s?[$€£(]?\Z")
-_STATED = re.compile(rf"<MUL_[1-9]_[1-9]_(?P<fact>[0-9]+)>|(?P<number>{_NUMBER})|\b(?P<word>[a-z]+)\b", re.IGNORECASE)
-_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_WORDS = {word: i for i, word in enumerate(_DIGITS)}
-_WORDS |= {"a": 1, "an": 1, "once": 1, "each": 1, "twice": 2, "double": 2, "doubled": 2, "both": 2, "couple": 2}
-_WORDS |= {"pair": 2, "half": 2, "thrice": 3, "triple": 3, "tripled": 3, "third": 3, "quarter": 4, "week": 7}
 
 
 @dataclass(frozen=True)
@@ -52,10 +46,9 @@ def mul_use(question: str, ids: Sequence[int], tokenizer: GPT2TokenizerWithMulFa
     if not spans:
         return MulUse(0, 0, 0, 0)
     injector = MulExpressionInjector()
-    asked = {value for _, value in _numbers(question)}
-    stated = iter([*_numbers(text), (len(text) + 1, Decimal(0))])
+    known = {value for _, value in stated_numbers(question, articles=True)}
+    stated = iter([*stated_numbers(text, articles=True), (len(text) + 1, 0.0)])
     end_of_number, value = next(stated)
-    known = set(asked)
     right = placed = grounded = 0
     for start, end, (a, b, product) in spans:
         while end_of_number <= start:
@@ -99,16 +92,5 @@ def _text_and_spans(
     return "".join(pieces), spans
 
 
-def _numbers(text: str) -> list[tuple[int, Decimal]]:
-    """Every number that `text` states, with the place where it ends."""
-    found = []
-    for match in _STATED.finditer(text):
-        if match["word"] is None:
-            found.append((match.end(), _value(match)))
-        elif match["word"].lower() in _WORDS:
-            found.append((match.end(), Decimal(_WORDS[match["word"].lower()])))
-    return found
-
-
-def _value(match: re.Match[str]) -> Decimal:
-    return Decimal(match["fact"] or match["number"].replace(",", ""))
+def _value(match: re.Match[str]) -> float:
+    return float(match["fact"] or match["number"].replace(",", ""))

@@ -87,11 +87,6 @@ def facts_in(text: str) -> list[Fact]:
     return [tuple(map(int, token[5:-1].split("_"))) for token in FACT.findall(text)]
 
 
-def numbers_in(text: str) -> set[float]:
-    """The numbers written in digits in `text`."""
-    return {float(digits.replace(",", "")) for digits in re.findall(_NUMBER, text)}
-
-
 def _equations(text: str) -> list[Equation]:
     """The equations of a sentence without notes: every pair of expressions with nothing but "=" between."""
     if "=" not in text:

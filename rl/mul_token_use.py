@@ -10,34 +10,16 @@ A mention is *stray* when it says a fact wrong, when its product goes into nothi
 What is neither, a fact whose product went into an addition that came out wrong, costs nothing and earns nothing.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rl.equations import Fact, Sentence, numbers_in
+from eval.stated_numbers import stated_numbers
+from rl.equations import Fact, Sentence
 from tokenizer.mul_facts import MulFactTokens
 
 MENTIONS = 4  # of one fact that are no spam: a solution writes `<F> = <<<F>>>54`, and perhaps once more
 IDLE_FACTS = 3  # facts with a product in some calculation, true or not, but in no chain to the answer
-
-# Numbers that word problems say without digits.
-_NUMBER_WORDS = {
-    word: number
-    for number, words in {
-        1: "one once single",
-        2: "two twice double doubled doubles half halved pair pairs couple both second weekend",
-        3: "three triple tripled triples thrice third thirds",
-        4: "four quadruple quarter quarters fourth",
-        5: "five fifth weekday weekdays nickel nickels",
-        6: "six sixth",
-        7: "seven week weeks weekly",
-        8: "eight eighth",
-        9: "nine ninth",
-    }.items()
-    for word in words.split()
-}
-_WORD = re.compile(r"[a-z]+")
 
 
 @dataclass(frozen=True)
@@ -72,8 +54,7 @@ def mul_token_use(
 
 def known_numbers(question: str) -> set[float]:
     """The numbers that a question gives, in digits or in words such as "twice"."""
-    words = _WORD.findall(question.lower())
-    return numbers_in(question) | {float(_NUMBER_WORDS[word]) for word in words if word in _NUMBER_WORDS}
+    return {value for _, value in stated_numbers(question)}
 
 
 def _leading_to(answer: float | None, sentences: list[Sentence], known: set[float]) -> set[Fact]:
