@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from common.errors import UserError
+from data.documents import PARQUET_BATCH_ROWS, parquet_errors
 from data.item_files import SUFFIXES, load_from_hub, split_file
 
 MAX_BAD_SHARE = 0.01
@@ -21,7 +22,6 @@ NAMED_PER_REASON = 5  # bad rows that are printed; all are counted
 # Bytes. A token has at least one, so this is what no answer of 100,000 tokens passes; no answer that fits into a
 # GPT-2's 1,024 positions comes near it, and reading the others would only keep the tokenizer busy.
 MAX_ANSWER_BYTES = 100_000
-PARQUET_BATCH_ROWS = 1024
 
 
 class BadRow(Exception):
@@ -151,15 +151,16 @@ def _local_rows(path: Path, subset_size: int | None, seed: int) -> Iterator[tupl
 
 
 def _count_rows(path: Path) -> int:
-    try:
-        if path.suffix == ".parquet":
+    if path.suffix == ".parquet":
+        with parquet_errors(path):
             return pq.read_metadata(path).num_rows
+    try:
         with open(path, "rb") as file:
             return sum(bool(line.strip()) for line in file)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _jsonl_rows(path: Path, mask: np.ndarray) -> Iterator[tuple[str, Any]]:
@@ -179,15 +180,12 @@ def _jsonl_rows(path: Path, mask: np.ndarray) -> Iterator[tuple[str, Any]]:
 
 def _parquet_rows(path: Path, mask: np.ndarray) -> Iterator[tuple[str, Any]]:
     first = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS):
-                numbers = np.flatnonzero(mask[first : first + len(batch)])
-                for number, row in zip(numbers, _rows_of(batch.take(pa.array(numbers))), strict=True):
-                    yield f"{path}, row {first + number + 1}", row
-                first += len(batch)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} cannot be read as parquet: {' '.join(str(error).split())}") from None
+    with parquet_errors(path), pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS):
+            numbers = np.flatnonzero(mask[first : first + len(batch)])
+            for number, row in zip(numbers, _rows_of(batch.take(pa.array(numbers))), strict=True):
+                yield f"{path}, row {first + number + 1}", row
+            first += len(batch)
 
 
 def _rows_of(batch: pa.RecordBatch) -> list[Any]:

@@ -69,7 +69,7 @@ def read_file(path: Path, text_column: str = TEXT_COLUMN, skip: int = 0) -> Iter
 def check_file(path: Path, text_column: str = TEXT_COLUMN) -> None:
     """Find out before a long run what its start shows of a file. Raises UserError: not parquet, no such column."""
     if path.suffix == ".parquet":
-        with _parquet_errors(path), pq.ParquetFile(path) as file:
+        with parquet_errors(path), pq.ParquetFile(path) as file:
             _check_column(path, file.schema_arrow, text_column)
     elif not os.access(path, os.R_OK):
         raise UserError(f"{path} cannot be read: permission denied")
@@ -114,7 +114,7 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _read_parquet(path: Path, column: str, skip: int) -> Iterator[str]:
-    with _parquet_errors(path), pq.ParquetFile(path) as file:
+    with parquet_errors(path), pq.ParquetFile(path) as file:
         _check_column(path, file.schema_arrow, column)
         groups, row = [], 0  # `row` is the number of the next one to be read
         for group in range(file.num_row_groups):
@@ -130,9 +130,12 @@ def _read_parquet(path: Path, column: str, skip: int) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _parquet_errors(path: Path) -> Iterator[None]:
+def parquet_errors(path: Path) -> Iterator[None]:
+    """Turn what reading a parquet file raises inside into a UserError that names it, in one line."""
     try:
         yield
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} cannot be read as parquet (cut short?): {reason}") from None

@@ -174,8 +174,13 @@ def is_validation(number: int, val_fraction: float) -> bool:
 
     Not of its text, which injection changes; not every 50th, because corpora have periods.
     """
-    digest = hashlib.blake2b(str(number).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") / 2**64 < val_fraction
+    return unit_hash(str(number)) < val_fraction
+
+
+def unit_hash(key: str) -> float:
+    """A hash of `key` in [0, 1): below a share for about that share of all keys."""
+    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") / 2**64
 
 
 def split_record(split: Split, counts: Mapping[str, int], shards: list[dict[str, Any]]) -> dict[str, Any]:
@@ -200,7 +205,7 @@ def utf8(text: str) -> bytes:
     return text.encode(errors="replace")
 
 
-def holds_mul_token(text: str, families: str = DEFAULT_FAMILIES) -> bool:
+def holds_mul_token(text: str, families: str) -> bool:
     """Whether a token of the families stands in the text as it was read."""
     return any(
         family.prefix in text and any(fact.token in text for fact in family.facts)

@@ -37,10 +37,15 @@ def gsm8k_test_questions(data_path: Path | None, hub_id: str) -> HeldOutQuestion
 
     There are none where the folder has no test file. Raises UserError when the test items cannot be read.
     """
+    return test_questions_of(test_set_of(data_path, hub_id))
+
+
+def test_set_of(data_path: Path | None, hub_id: str) -> Path | str | None:
+    """Where the test set of training data lies: beside `data_path` (None: nothing there), or without one on the hub."""
     if data_path is None:
-        return test_questions_of(hub_id)
+        return hub_id
     test_file = split_file(data_path if data_path.is_dir() else data_path.parent, "test")
-    return test_questions_of(test_file if test_file.exists() else None)
+    return test_file if test_file.exists() else None
 
 
 def test_questions_of(source: Path | str | None) -> HeldOutQuestions:

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.errors import UserError
 from common.files import read_jsonl
+from data.documents import parquet_errors
 
 if TYPE_CHECKING:
     import datasets
@@ -43,12 +43,8 @@ def split_file(path: Path, split: str) -> Path:
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
-    try:
+    with parquet_errors(path):
         return pq.read_table(path).to_pylist()
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} cannot be read as parquet: {' '.join(str(error).split())}") from None
 
 
 def load_from_hub(hub_id: str, split: str, config: str | None = None) -> "datasets.Dataset":

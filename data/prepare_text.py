@@ -35,8 +35,8 @@ from common.config import parse_config
 from common.errors import UserError, run_script
 from common.files import atomic_path, write_json, write_jsonl, write_text
 from data.documents import document_files, read_documents
-from data.encoding import families_record
-from data.formats import END_OF_TEXT, chat_document, split_gsm8k_answer
+from data.encoding import families_record, unit_hash
+from data.formats import chat_document, split_gsm8k_answer
 from data.gsm8k import load_gsm8k
 from data.held_out import HeldOutQuestions
 from data.item_files import split_file
@@ -47,7 +47,7 @@ from data.world.passages import passage_documents, passage_records
 from data.world.problems import Problem, distinct_problems, problems
 from tokenizer.families import DEFAULT_FAMILIES, families_name
 from tokenizer.inject_mul import InjectionMode, InjectionStats, MulExpressionInjector
-from tokenizer.mul_facts import Condition
+from tokenizer.mul_facts import END_OF_TEXT, Condition
 
 # Parts of the generated documents, by number. In GPT-2 tokens: 36, 57, 2 and 4%, in all 39 a document.
 SHARES = {"arithmetic": 0.5, "problems": 0.44, "facts": 0.03, "passages": 0.03}
@@ -190,8 +190,7 @@ def is_injected(number: int, rate: float) -> bool:
 
     A lower rate injects some of the documents that a higher one does, and no others.
     """
-    digest = hashlib.blake2b(f"injection/{number}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") / 2**64 < rate
+    return unit_hash(f"injection/{number}") < rate
 
 
 def _rng(config: PrepareTextConfig, stream: str) -> random.Random:

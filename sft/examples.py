@@ -23,8 +23,7 @@ from data.formats import (
     system_turn,
 )
 from data.gsm8k import load_gsm8k
-from data.held_out import HeldOutQuestions
-from data.item_files import split_file
+from data.held_out import HeldOutQuestions, test_set_of
 from sft.packing import IGNORED
 from tokenizer.digit_tokens import count_digits, spell_numbers
 from tokenizer.mul_facts import REASONING_TAGS
@@ -202,13 +201,8 @@ def load_gsm8k_train(data_path: Path | None, hub_id: str, allow_bad_rows: bool =
     Raises UserError when they cannot be had, too many are bad, or one holds a question of the test set beside them.
     """
     train = read_rows(data_path or hub_id, question_and_answer, hub_config="main", allow_bad_rows=allow_bad_rows)
-    test: list[dict[str, str]] = []
-    if data_path is None:
-        test = load_gsm8k(hub_id, "test")
-    else:
-        test_file = split_file(data_path if data_path.is_dir() else data_path.parent, "test")
-        if test_file.exists():
-            test = load_gsm8k(test_file, "test")
+    source = test_set_of(data_path, hub_id)
+    test = load_gsm8k(source, "test") if source else []
     shared = {item["question"].strip() for item in train.rows} & {item["question"].strip() for item in test}
     if shared:
         raise UserError(

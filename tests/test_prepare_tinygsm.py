@@ -11,8 +11,8 @@ from common.files import read_json, read_jsonl, write_jsonl
 from data.tinygsm import prepare_tinygsm
 from data.tinygsm.conversion import convert
 from data.tinygsm.converted import load_converted
-from data.tinygsm.synthetic_rows import synthetic_rows
 from tests.helpers import one_line_error, run
+from tests.tinygsm_rows import synthetic_rows
 from tokenizer.inject_mul import MulExpressionInjector
 
 ROWS = synthetic_rows(120, seed=1)

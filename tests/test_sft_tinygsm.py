@@ -7,12 +7,12 @@ import pytest
 from common.errors import UserError, run_script
 from common.files import read_json, write_jsonl
 from data.tinygsm import prepare_tinygsm
-from data.tinygsm.synthetic_rows import synthetic_rows
 from sft import sft_tinygsm, sft_transition
 from sft.sft_transition import Mixture, shares_to_counts
 from sft.training import quiet_libraries
 from tests.helpers import ROOT
 from tests.sft_parents import TOY, write_parent
+from tests.tinygsm_rows import synthetic_rows
 
 CONDITIONS = ("baseline", "mul_tokens")
 TEST_QUESTION = "What is 3*4?"

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 
 from data.tinygsm.conversion import convert, in_words, written
 from data.tinygsm.interpreter import trace_solution
-from data.tinygsm.synthetic_rows import synthetic_rows
 from data.tinygsm.values import Unsupported
 from eval.answers import extract_flexible, extract_strict
 from tests.test_tinygsm_interpreter import body, programs
+from tests.tinygsm_rows import synthetic_rows
 from tokenizer.inject_mul import MulExpressionInjector
 
 PARTY = body(

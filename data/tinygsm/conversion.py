@@ -84,7 +84,7 @@ def written(value: Value) -> WrittenNumber:
 
 
 def _number(value: Value, reason: str) -> WrittenNumber:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not _is_number(value):
         raise Unsupported(reason)
     return written(value)
 

@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from tqdm import tqdm
 
@@ -41,12 +41,11 @@ from data.tinygsm.converted import CONVERTED_DIR, combined_path
 from data.tinygsm.values import Unsupported
 from tokenizer.families import DEFAULT_FAMILIES, families_name
 from tokenizer.inject_mul import MulExpressionInjector
-from tokenizer.mul_facts import Condition
+from tokenizer.mul_facts import CONDITIONS, Condition
 
 FORMAT = 1  # of the answers; raise it when the same row gives another one, so that no run mixes the two
 ROWS_PER_TASK = 500
 COUNTS = ("rows", "converted", "with_mul_tokens", "mul_tokens")
-CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 
 Pair = tuple[str, str]  # question and code, or question and answer
 

@@ -288,6 +288,7 @@ the hottest planet: Venus
 the planet closest to the Sun: Mercury
 the lightest element: hydrogen
 """
+NEIGHBORS = 3  # of a fact's record
 TABLES = (
     (COUNTRIES, ("capital", "continent", "language", "currency")),
     (LANDMARKS, ("city",)),
@@ -321,7 +322,7 @@ def fact_documents(count: int, rng: random.Random) -> list[str]:
     return [next(sources[kind]) for kind in islice(order, count)]
 
 
-def fact_records(rng: random.Random, neighbors: int = 3) -> list[dict]:
+def fact_records(rng: random.Random) -> list[dict]:
     """One record per fact, for probing and editing.
 
     subject, relation, target: the triple; `target` follows a prompt after a space
@@ -343,7 +344,7 @@ def fact_records(rng: random.Random, neighbors: int = 3) -> list[dict]:
                 "paraphrases": [_fill(text, fact) for text in RELATIONS[fact.relation].paraphrases],
                 "neighbors": [
                     {"subject": _bare(other.subject), "prompt": _prompt(other), "target": other.target}
-                    for other in others[:neighbors]
+                    for other in others[:NEIGHBORS]
                 ],
             }
         )

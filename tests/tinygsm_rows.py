@@ -1,4 +1,4 @@
-"""Synthetic rows in TinyGSM's schema {"question", "code"}, for tests and for machines that cannot reach the hub.
+"""Synthetic rows in TinyGSM's schema {"question", "code"}.
 
 The questions are the generated world's word problems (data/world/problems.py) and the functions are made from the same
 numbers. Nothing of TinyGSM is in them, and results on them are results on synthetic data.
