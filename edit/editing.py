@@ -5,7 +5,7 @@ caller's back, and `revert` copies the stored tensors, so that it is exact.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -56,7 +56,7 @@ def make_requests(
         except UserError as error:
             raise UserError(f"edit {record.id}: {error}") from None
         if token == "prompt":
-            prompts = [EditPrompt(prompt.ids, len(prompt.ids) - 1) for prompt in prompts]
+            prompts = [replace(prompt, position=len(prompt.ids) - 1) for prompt in prompts]
         # The subject as it stands at a text's start, up to its last token; only that token's output is read.
         alone = tokenizer.encode(record.subject, allow_special=False)
         requests.append(

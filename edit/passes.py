@@ -2,7 +2,7 @@
 
 An edit changes the residual stream after one block at one token. Everything below that block and before that token
 stays as it was: `Stream` keeps what is below while the edits climb, `Suffix` computes only what is above and behind.
-Rows of like length stand together, so that little of a pass is padding.
+Both run on packs, so that nothing is padding and a context is computed once, however many prompts stand behind it.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from edit.packs import Pack, Rows, attend, climb, finish, project
 from edit.prompts import EditPrompt
 from pretrain.model import GPT, Block
 
-ROW_BATCH = 64  # rows of a pass at a time
+ROW_BATCH = 512  # prompts of a stream in one pack: what memory is for
 
 
 def padded(sequences: Sequence[Sequence[int]], device: torch.device) -> Tensor:
@@ -28,10 +29,10 @@ def embed(model: GPT, ids: Tensor) -> Tensor:
     return model.wte(ids) + model.wpe(_positions(ids))
 
 
-def run_blocks(model: GPT, x: Tensor, start: int, stop: int, cache: "PrefixCache | None" = None) -> Tensor:
+def run_blocks(model: GPT, x: Tensor, start: int, stop: int) -> Tensor:
     """The residual stream (B, T, C) after blocks start to stop - 1, of whole sequences with x below them."""
     for layer in range(start, stop):
-        x = model.h[layer](x, cache, layer, _positions(x), None)
+        x = model.h[layer](x, None, layer, _positions(x), None)
     return x
 
 
@@ -45,165 +46,115 @@ def _positions(x: Tensor) -> Tensor:
 
 
 class Stream:
-    """The residual stream of prompts up to their positions, below block `depth`; the same whatever follows there."""
+    """The residual stream of prompts up to their positions, below block `depth`; the same whatever follows there.
 
-    def __init__(self, model: GPT, depth: int, groups: list[tuple[Tensor, Tensor, Tensor]]):
-        self.model, self.depth = model, depth
-        self.groups = groups  # rows (b,), their positions (b,), and x (b, T, C)
+    Prompts that are equal up to there are one, so that two edits of a subject have the same key to the last bit.
+    """
+
+    def __init__(self, model: GPT, depth: int, parts: list[tuple[Pack, Tensor]], rows: Tensor):
+        self.model, self.depth, self.parts = model, depth, parts  # packs that end with the positions, and x (N, C)
+        self.rows = rows  # (B,): which of their prompts each prompt is
 
     @classmethod
     @torch.no_grad()
     def of(cls, model: GPT, prompts: Sequence[EditPrompt]) -> "Stream":
         """The embeddings of `prompts`."""
         device = model.wte.weight.device
-        order = sorted(range(len(prompts)), key=lambda row: prompts[row].position)
-        groups = []
-        for start in range(0, len(order), ROW_BATCH):
-            rows = order[start : start + ROW_BATCH]
-            at = torch.tensor([prompts[row].position for row in rows], device=device)
-            x = embed(model, padded([prompts[row].ids[: prompts[row].position + 1] for row in rows], device))
-            groups.append((torch.tensor(rows, device=device), at, x))
-        return cls(model, 0, groups)
+        texts = [(*prompt.ids[: prompt.position + 1], prompt.context) for prompt in prompts]
+        row = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        distinct = [EditPrompt(list(ids), len(ids) - 1, context) for *ids, context in row]
+        batches = [distinct[start : start + ROW_BATCH] for start in range(0, len(distinct), ROW_BATCH)]
+        packs = [Pack(batch, device) for batch in batches]
+        rows = torch.tensor([row[text] for text in texts], device=device)
+        return cls(model, 0, [(pack, pack.embed(model)) for pack in packs], rows)
 
     @torch.no_grad()
     def up_to(self, depth: int) -> "Stream":
         """The stream below block `depth`, through blocks with the weights that they have now."""
-        moved = [(rows, at, run_blocks(self.model, x, self.depth, depth)) for rows, at, x in self.groups]
-        return Stream(self.model, depth, moved)
+        parts = self.parts
+        for block in self.model.h[self.depth : depth]:
+            parts = [(pack, climb(block, x, pack.before + pack.behind)) for pack, x in parts]
+        return Stream(self.model, depth, parts, self.rows)
 
     @torch.no_grad()
     def keys(self) -> Tensor:
         """(B, 4C): the inner activations of block `depth`'s MLP at the prompts' positions."""
         block, found = self.model.h[self.depth], []
-        for _, at, x in self.groups:
-            x = attended(block, x)[torch.arange(len(x), device=x.device), at]
+        for pack, x in self.parts:
+            qkv = project(block, x)
+            y = attend(block, qkv[pack.length_before :], pack.behind, [rows.gather(qkv) for rows in pack.behind])
+            x = x[pack.at] + block.attn.c_proj(y[pack.at - pack.length_before])
             found.append(block.mlp.inner(block.ln_2(x)))
-        return self._in_order(found)
+        return torch.cat(found)[self.rows]
 
     def ends(self) -> Tensor:
         """(B, C): the stream at the prompts' positions."""
-        return self._in_order([x[torch.arange(len(x), device=x.device), at] for _, at, x in self.groups])
-
-    def _in_order(self, parts: list[Tensor]) -> Tensor:
-        rows = torch.cat([rows for rows, _, _ in self.groups])
-        return torch.cat(parts)[rows.argsort()]
-
-
-class PrefixCache:
-    """Keys and values of the tokens before the suffix, in place of the model's KVCache, by layer: (B, H, P, D).
-
-    Filled by a clean pass; then every pass over the suffix attends to them and leaves them as they are, so that
-    gradients flow through the suffix alone.
-    """
-
-    def __init__(self) -> None:
-        self.keys: dict[int, Tensor] = {}
-        self.values: dict[int, Tensor] = {}
-        self.filled = False
-
-    def append(self, layer: int, k: Tensor, v: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """What Attention calls: all keys and values for the queries of k, v (B, H, S, D)."""
-        if not self.filled:
-            self.keys[layer], self.values[layer] = k, v
-            return k, v
-        return torch.cat([self.keys[layer], k], 2), torch.cat([self.values[layer], v], 2)
-
-    def cut(self, P: int) -> None:
-        """Keep the first P tokens, and from now on only look at them."""
-        for kept in (self.keys, self.values):
-            for layer, tensor in kept.items():
-                kept[layer] = tensor[:, :, :P].contiguous()
-        self.filled = True
-
-    def select(self, rows: Tensor) -> "PrefixCache":
-        """The cache of some of the rows (long)."""
-        chosen = PrefixCache()
-        chosen.filled = True
-        chosen.keys = {layer: keys[rows] for layer, keys in self.keys.items()}
-        chosen.values = {layer: values[rows] for layer, values in self.values.items()}
-        return chosen
+        return torch.cat([x[pack.at] for pack, x in self.parts])[self.rows]
 
 
 @dataclass
-class SuffixGroup:
-    """Rows whose suffixes are about as long; row b starts at its position."""
-
-    rows: Tensor  # (b,): which of the batch they are
-    start: Tensor  # (b, S, C): the clean residual stream below the suffix's blocks, from the position on
-    mask: Tensor  # (b, 1, S, P + S): what each token of the suffix sees
-    prefix: PrefixCache  # of the blocks above, P tokens
-
-    @classmethod
-    def of(cls, model: GPT, prompts: Sequence[EditPrompt], rows: list[int], first: int) -> "SuffixGroup":
-        """By one clean pass; `first` is the first block that an edit can change."""
-        device = model.wte.weight.device
-        P = max(prompt.position for prompt in prompts)
-        S = max(len(prompt.ids) - prompt.position for prompt in prompts)
-        at = torch.tensor([prompt.position for prompt in prompts], device=device)[:, None]
-        prefix = PrefixCache()
-        stream = run_blocks(model, embed(model, padded([prompt.ids for prompt in prompts], device)), 0, first)
-        run_blocks(model, stream, first, model.config.n_layer, prefix)
-        prefix.cut(P)
-        # Slots behind a row's end repeat its last token; nobody reads them, and nothing before them sees them.
-        slots = (at + torch.arange(S, device=device)).clamp(max=stream.size(1) - 1)
-        start = stream.gather(1, slots[:, :, None].expand(-1, -1, stream.size(2)))
-        seen_prefix = (torch.arange(P, device=device) < at)[:, None, :].expand(-1, S, -1)  # (b, S, P)
-        causal = torch.ones(S, S, dtype=torch.bool, device=device).tril().expand(len(prompts), -1, -1)
-        return cls(torch.tensor(rows, device=device), start, torch.cat([seen_prefix, causal], 2)[:, None], prefix)
-
-    def select(self, keep: Tensor, new_row: Tensor) -> "SuffixGroup":
-        """The rows for which `keep` (b,) is true, with the numbers new_row (B,) for the batch's."""
-        rows = keep.nonzero()[:, 0]
-        return SuffixGroup(new_row[self.rows[rows]], self.start[rows], self.mask[rows], self.prefix.select(rows))
-
-
 class Suffix:
-    """The part of a batch of prompts that an edit after block `layer` at their positions can change."""
+    """The part of a batch of prompts that an edit after some block at their positions can change.
 
-    def __init__(self, model: GPT, layer: int, groups: list[SuffixGroup]):
-        self.model, self.layer, self.groups = model, layer, groups
+    Its N tokens are the prompts' from their positions on, those of row b from place at[b] on.
+    """
+
+    blocks: list[Block]  # above the edit
+    groups: list[Rows]
+    pasts: list[list[Tensor]]  # by block and group: keys and values (b, P, 2C) of the tokens before the positions
+    start: Tensor  # (N, C): the clean stream below these blocks
+    qkv: Tensor  # (N, 3C): its projections in the first of them
+    at: Tensor  # (B,)
 
     @classmethod
     @torch.no_grad()
     def of(cls, model: GPT, prompts: Sequence[EditPrompt], layer: int) -> "Suffix":
-        """One clean pass over `prompts`, ROW_BATCH at a time from short suffixes to long ones."""
-        order = sorted(range(len(prompts)), key=lambda row: len(prompts[row].ids) - prompts[row].position)
-        groups = []
-        for start in range(0, len(order), ROW_BATCH):
-            rows = order[start : start + ROW_BATCH]
-            groups.append(SuffixGroup.of(model, [prompts[row] for row in rows], rows, layer + 1))
-        return cls(model, layer, groups)
+        """Of an edit after block `layer`, by a clean pass; above it only of what is before the positions."""
+        pack = Pack(prompts, model.wte.weight.device)
+        x = pack.embed(model)
+        for block in model.h[: layer + 1]:
+            x = climb(block, x, pack.before + pack.behind)
+        before, start = x.split([pack.length_before, len(x) - pack.length_before])
+        blocks, pasts = list(model.h[layer + 1 :]), []
+        for block in blocks:
+            qkv = project(block, before)
+            pasts.append([rows.gather(qkv) for rows in pack.behind])
+            if block is not blocks[-1]:
+                before = climb(block, before, pack.before)
+        qkv = project(blocks[0], start) if blocks else start
+        return cls(blocks, pack.behind, pasts, start, qkv, pack.at - pack.length_before)
 
     def starts(self) -> Tensor:
-        """(B, C): the clean stream after `layer` at the rows' positions."""
-        rows = torch.cat([group.rows for group in self.groups])
-        return torch.cat([group.start[:, 0] for group in self.groups])[rows.argsort()]
+        """(B, C): the clean stream after the edited block at the rows' positions."""
+        return self.start[self.at]
 
     def select(self, rows: Tensor) -> "Suffix":
         """The suffix of the rows for which `rows` (B,) is true, numbered anew."""
-        new_row = rows.cumsum(0) - 1
-        kept = [(group, rows[group.rows]) for group in self.groups]
-        return Suffix(self.model, self.layer, [group.select(keep, new_row) for group, keep in kept if keep.any()])
+        new_number = rows.cumsum(0) - 1
+        keep = [rows[group.numbers] for group in self.groups]
+        kept = [i for i, some in enumerate(keep) if some.any()]
+        tokens = torch.cat([some.repeat_interleave(g.mask.size(2)) for some, g in zip(keep, self.groups, strict=True)])
+        return Suffix(
+            self.blocks,
+            [self.groups[i].select(keep[i], new_number) for i in kept],
+            [[pasts[i][keep[i]] for i in kept] for pasts in self.pasts],
+            self.start[tokens],
+            self.qkv[tokens],
+            (tokens.cumsum(0) - 1)[self.at[rows]],
+        )
 
     def read(self, delta: Tensor, where: Tensor, slots: Tensor) -> Tensor:
-        """The stream (R, C) after the last block at `slots` (R,) of the rows `where` (R,), with delta (B, C) added at
-        the rows' positions. Slot 0 is the position. In the last block, only what is read goes through the MLP.
+        """The stream (R, C) after the last block at `slots` (R,) of the rows `where` (R,), no place twice, with delta
+        (B, C) added at the rows' positions. Slot 0 is the position.
         """
-        blocks = list(enumerate(self.model.h))[self.layer + 1 :]
-        found, places = [], []
-        local = torch.zeros(len(delta), dtype=torch.long, device=delta.device)
-        for group in self.groups:
-            x = torch.cat([group.start[:, :1] + delta[group.rows][:, None], group.start[:, 1:]], 1)
-            nowhere = torch.zeros(1, 1, device=x.device)  # positions are in `start` already
-            for layer, block in blocks[:-1]:
-                x = block(x, group.prefix, layer, nowhere, group.mask)
-            [place] = torch.isin(where, group.rows).nonzero(as_tuple=True)
-            local[group.rows] = torch.arange(len(group.rows), device=x.device)
-            for layer, block in blocks[-1:]:
-                x = x + block.attn(block.ln_1(x), group.prefix, layer, nowhere, group.mask)
-            x = x[local[where[place]], slots[place]]
-            for _, block in blocks[-1:]:
-                x = x + block.mlp(block.ln_2(x))
-            found.append(x)
-            places.append(place)
-        return torch.cat(found)[torch.cat(places).argsort()]
+        read = self.at[where] + slots
+        x = self.start.index_add(0, self.at, delta)
+        for depth, block in enumerate(self.blocks):
+            last = block is self.blocks[-1]  # there, keys and values apart, only what is read is computed
+            if depth == 0:  # only the positions differ from the clean pass
+                qkv = self.qkv.index_copy(0, self.at, project(block, x.index_select(0, self.at)))
+            else:
+                qkv = project(block, x, read if last else None)
+            y = attend(block, qkv, self.groups, self.pasts[depth])
+            x = finish(block, x.index_select(0, read), y.index_select(0, read)) if last else finish(block, x, y)
+        return x if self.blocks else x.index_select(0, read)

@@ -22,6 +22,7 @@ class EditPrompt:
 
     ids: list[int]
     position: int
+    context: int = 0  # ids before the prompt itself, and so before the position, that others may share
 
 
 def subject_prompt(
@@ -32,7 +33,7 @@ def subject_prompt(
     blank = " " if prefix else ""  # GPT-2's BPE never joins a blank to what is before it: the ids are the joined text's
     ids = tokenizer.encode(blank + prompt, allow_special=False)
     at = last_subject_token(tokenizer, ids, blank + prompt, end + len(blank))
-    return EditPrompt([*prefix, *ids], len(prefix) + at)
+    return EditPrompt([*prefix, *ids], len(prefix) + at, len(prefix))
 
 
 def target_ids(tokenizer: GPT2TokenizerWithMulFacts, target: str) -> list[int]:

@@ -11,7 +11,7 @@ own Adam state, stops at its own loss and keeps the best vector that it met, so 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -63,7 +63,7 @@ class ValueLoss:
                     slots.append(first + k)
                     targets.append(token)
                     weights.append(share / len(request.target))
-                rows.append(EditPrompt(ids, prompt.position))
+                rows.append(replace(prompt, ids=ids))
                 owners.append(i)
             if settings.kl_weight:
                 anchors.append(len(rows))
