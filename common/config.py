@@ -49,7 +49,7 @@ def config_from_yaml(config_class: type[Config], path: Path) -> Config:
     if not Path(path).is_file():
         raise UserError(f"config file {path} does not exist")
     try:
-        values = yaml.safe_load(Path(path).read_text()) or {}
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):

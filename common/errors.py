@@ -33,13 +33,14 @@ def run_script(main: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit fails once more
         sys.exit(141)
     except Exception as error:
-        if not _disk_is_full(error):
+        if not is_disk_full(error):
             raise
         where = f" at {error.filename}" if getattr(error, "filename", None) else ""
         print(f"error: no space left on the disk{where}; free some and run the same command again", file=sys.stderr)
         sys.exit(2)
 
 
-def _disk_is_full(error: Exception) -> bool:
+def is_disk_full(error: Exception) -> bool:
+    """Whether an exception says that a disk, or the user's quota of it, is full."""
     number = error.errno if isinstance(error, OSError) else None
     return number in (errno.ENOSPC, errno.EDQUOT) or (number is None and bool(_WRITTEN_IN_PART.search(str(error))))

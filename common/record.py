@@ -69,6 +69,14 @@ def describe_parent(path: Path | None) -> dict[str, Any] | None:
     return {"path": str(path), "sha256": sha256_file(weights) if weights.exists() else None, "run": record}
 
 
+def chain_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The run records from the first ancestor to `record` itself, out of the nested parents."""
+    chain = [record]
+    while chain[0].get("parent") and chain[0]["parent"].get("run"):
+        chain.insert(0, chain[0]["parent"]["run"])
+    return chain
+
+
 def git_commit() -> str | None:
     """The commit of this checkout, with "+" when there are uncommitted changes; None outside a repository."""
 

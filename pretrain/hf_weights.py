@@ -61,17 +61,15 @@ def hf_config(config: GPTConfig, families: str = DEFAULT_FAMILIES) -> "GPT2Confi
         n_embd=config.n_embd,
         n_layer=config.n_layer,
         n_head=config.n_head,
-        activation_function="gelu_new",
-        layer_norm_epsilon=1e-5,
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
         bos_token_id=EOT_ID,
         eos_token_id=EOT_ID,
         pad_token_id=EOT_ID,
-        tie_word_embeddings=True,
         architectures=["GPT2LMHeadModel"],
         dtype="float32",
+        **FIXED,
         **({} if families == DEFAULT_FAMILIES else {FAMILIES_KEY: families}),
     )
 
@@ -101,8 +99,8 @@ def save_model_dir(model: GPT, output_dir: Path | str, condition: Condition, fam
     """Write config.json, generation_config.json, model.safetensors and the tokenizer files to `output_dir`.
 
     The directory appears whole or not at all; an earlier export of this condition is replaced, and anything else
-    there is a UserError. `AutoModelForCausalLM` and
-    `AutoTokenizer` load it as it is, and `load_model_dir` gives the same GPT back, bit for bit.
+    there is a UserError. `AutoModelForCausalLM` and `AutoTokenizer` load it as it is, and `load_model_dir` gives the
+    same GPT back, bit for bit.
     """
     from tokenizer.hf_gpt2_with_mul import save_hf_tokenizer
 

@@ -40,7 +40,7 @@ class RunLog:
         """One line for people."""
         if not self.quiet:
             print(line, flush=True)
-            with open(self.text, "a") as file:
+            with open(self.text, "a", encoding="utf-8") as file:
                 file.write(line + "\n")
 
     def train_row(self, row: dict, max_steps: int, seconds_left: float) -> None:
@@ -76,7 +76,7 @@ class RunLog:
 
     def _append(self, path: Path, row: dict) -> None:
         if not self.quiet:
-            with open(path, "a") as file:
+            with open(path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             if path == self.rows:
                 self.track(row)
@@ -126,5 +126,5 @@ def comparable(identity: dict) -> dict[str, object]:
 
 def whole_rows(path: Path) -> list[dict]:
     """The rows of a log whose last line a killed process may have left unfinished; none where there is no log."""
-    lines = path.read_text().split("\n") if path.exists() else [""]
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
     return [json.loads(line) for line in lines[:-1]]

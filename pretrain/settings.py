@@ -10,6 +10,8 @@ from tokenizer.mul_facts import Condition
 
 @dataclass
 class ModelConfig:
+    """The size of the GPT; everything else about it is GPT-2's (pretrain/model.py)."""
+
     n_layer: int = 4  # transformer blocks
     n_head: int = 4  # attention heads per block
     n_embd: int = 128  # width; a multiple of n_head
@@ -18,6 +20,8 @@ class ModelConfig:
 
 @dataclass
 class TrainingConfig:
+    """Batch, optimizer and schedule."""
+
     batch_size: int = 8  # sequences per process and micro-step; what fits in memory
     total_batch_size: int = 1024  # tokens per update, over all processes and micro-steps
     max_steps: int = 100  # updates
@@ -39,6 +43,8 @@ class TrainingConfig:
 
 @dataclass
 class SpikeConfig:
+    """What to do about an update whose loss or gradient stands far above the last ones."""
+
     action: Literal["off", "skip", "stop"] = "off"  # on a spike: leave that update out, or end the run before it
     threshold: float = 6.0  # deviations above the mean of the window that make a loss or a gradient norm a spike
     window: int = 128  # updates that the mean and the deviation are of; nothing is a spike before it is full
@@ -46,12 +52,16 @@ class SpikeConfig:
 
 @dataclass
 class EvalConfig:
+    """The validation loss."""
+
     interval: int = 50  # updates between validations
     val_steps: int = 20  # validation batches of total_batch_size tokens, always the first of the split
 
 
 @dataclass
 class HellaSwagConfig:
+    """HellaSwag while training."""
+
     interval: int = 0  # updates between HellaSwag evaluations; 0: never
     data_path: Path | None = None  # .jsonl or .parquet file or folder; default the hub's validation split
     max_samples: int | None = None  # the first so many items; default all 10,042
@@ -59,6 +69,8 @@ class HellaSwagConfig:
 
 @dataclass
 class SamplesConfig:
+    """Texts that the model writes while it trains."""
+
     interval: int = 0  # updates between samples of text; 0: never
     prompts: list[str] = field(default_factory=lambda: ["Hello, I'm a language model,", "6 times 9 is", "6*9="])
     n: int = 2  # samples of each prompt
@@ -67,12 +79,16 @@ class SamplesConfig:
 
 @dataclass
 class LoggingConfig:
+    """What is printed, and written to log.jsonl."""
+
     interval: int = 10  # updates between log lines
     tracker: Literal["none", "tensorboard", "wandb"] = "none"  # also log there, where it is installed
 
 
 @dataclass
 class CheckpointConfig:
+    """What is saved, and how much of it stays."""
+
     interval: int = 50  # updates between checkpoints
     save_final: bool = True  # save one after the last update
     keep_last: int | None = None  # keep the newest so many and delete older ones; default all

@@ -134,7 +134,7 @@ def check_hellaswag(config: CheckConfig, evaluated: EvaluatedModel) -> list[str]
         }
         for item in items
     ]
-    samples, _ = run_harness("hellaswag_local", HELLASWAG_TASK, rows, evaluated, config)
+    samples = run_harness("hellaswag_local", HELLASWAG_TASK, rows, evaluated, config)
     differences, largest, largest_relative = [], 0.0, 0.0
     for score, sample in zip(scores, samples, strict=True):
         theirs = [float(response[0]) for [response] in sample["resps"]]
@@ -160,7 +160,7 @@ def check_gsm8k(config: CheckConfig, evaluated: EvaluatedModel) -> list[str]:
     """What differs between our greedy texts and exact matches and the harness's, in words."""
     items = load_gsm8k(config.gsm8k, "test")[: config.limit]
     tokenizer = evaluated.tokenizer
-    samples, _ = run_harness("gsm8k_local", GSM8K_TASK, items, evaluated, config)
+    samples = run_harness("gsm8k_local", GSM8K_TASK, items, evaluated, config)
     prompts = [tokenizer.encode(f"Question: {item['question']}\nAnswer:", allow_special=False) for item in items]
     suppressed = tokenizer.vocabulary.suppressed_below(evaluated.model.config.vocab_size)
     options = {"max_new_tokens": config.max_new_tokens, "suppressed_ids": suppressed}
@@ -202,8 +202,8 @@ def gap_where_texts_part(
 
 def run_harness(
     task: str, template: str, rows: list[dict[str, Any]], evaluated: EvaluatedModel, config: CheckConfig
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The harness's samples in the order of documents, and its results. `rows` go to a file that the task reads."""
+) -> list[dict[str, Any]]:
+    """The harness's samples in the order of documents. `rows` go to a file that the task reads."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     import lm_eval
     from lm_eval.tasks import TaskManager
@@ -223,8 +223,7 @@ def run_harness(
             log_samples=True,
             bootstrap_iters=0,
         )
-    samples = sorted(found["samples"][task], key=lambda sample: (sample["doc_id"], sample["filter"]))
-    return samples, found["results"][task]
+    return sorted(found["samples"][task], key=lambda sample: (sample["doc_id"], sample["filter"]))
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
+from common.record import chain_of
 from eval.power import detectable_mean_difference, minimum_detectable_difference
 from eval.repetition import REPETITIVE_SHARE
-from eval.resampling import bootstrap_mean, cluster_means, paired_bootstrap
+from eval.resampling import MeanDifference, bootstrap_mean, cluster_means, paired_bootstrap
 from eval.responses import SKIPPED
-from eval.stats import holm, paired_difference, wilson_interval
+from eval.stats import PairedDifference, holm, paired_difference, wilson_interval
 from scripts.compute_match import audit, mismatches
-from scripts.stage_runs import ConditionRuns, benchmark_kind, chain_of, common_benchmarks, common_stages, stage_kind
+from scripts.stage_runs import ConditionRuns, benchmark_kind, common_benchmarks, common_stages, parent_stage, stage_kind
 
 SIGNIFICANCE = 0.05
 # Other ways of counting an item as right, by the key of their accuracy and that of the response.
@@ -128,13 +129,7 @@ def _summary(rows: list[dict]) -> dict[str, Any]:
 def _test(a: list[dict], b: list[dict], counts: dict[str, int]) -> dict[str, Any]:
     pair = paired_difference([row["correct"] for row in a], [row["correct"] for row in b])
     discordant = (counts["only_baseline"] + counts["only_mul_tokens"]) / pair.n
-    return {
-        "n": pair.n,
-        "difference": pair.difference,
-        "low": pair.low,
-        "high": pair.high,
-        "p": pair.p_value,
-        "method": "exact McNemar",
+    return _difference(pair, "exact McNemar") | {
         "discordant_share": discordant,
         "detectable_difference": minimum_detectable_difference(pair.n, discordant) if discordant else None,
     }
@@ -145,16 +140,15 @@ def _test_of_samples(a: list[dict], b: list[dict]) -> dict[str, Any]:
     shares = [cluster_means([row["correct"] for row in rows], [row["index"] for row in rows]) for rows in (a, b)]
     pair = paired_bootstrap(*shares)
     deviation = float(np.std(shares[1] - shares[0], ddof=1)) if pair.n > 1 else 0.0
-    return {
-        "n": pair.n,
-        "difference": pair.difference,
-        "low": pair.low,
-        "high": pair.high,
-        "p": pair.p_value,
-        "method": "permutation test of the items' shares",
+    return _difference(pair, "permutation test of the items' shares") | {
         "discordant_share": float(np.mean(shares[0] != shares[1])),
         "detectable_difference": detectable_mean_difference(deviation, pair.n) if deviation else None,
     }
+
+
+def _difference(pair: PairedDifference | MeanDifference, method: str) -> dict[str, Any]:
+    numbers = {"n": pair.n, "difference": pair.difference, "low": pair.low, "high": pair.high, "p": pair.p_value}
+    return numbers | {"method": method}
 
 
 def _correct_for_many(benchmarks: dict[str, dict[str, Any]]) -> None:
@@ -197,12 +191,6 @@ def _grpo(both: dict[str, ConditionRuns]) -> dict[str, dict[str, Any]]:
                 pair = paired_difference(*sides)
                 changes[condition] |= {"before": accuracy(before), "after": accuracy(after), "test": vars(pair)}
     return changes
-
-
-def parent_stage(record: dict[str, Any]) -> str | None:
-    """The stage that made the model; None of one from elsewhere, such as OpenAI's."""
-    run = (record.get("parent") or {}).get("run")
-    return run["stage"] if run else None
 
 
 def responses_of(runs: ConditionRuns, benchmark: str, stage: str | None) -> str | None:

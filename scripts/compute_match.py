@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from common.record import chain_of
 from pretrain.hf_weights import FAMILIES_KEY
-from scripts.stage_runs import ConditionRuns, chain_of, common_benchmarks, common_stages, stage_kind
+from scripts.stage_runs import ConditionRuns, common_benchmarks, common_stages, stage_kind
 from tokenizer.families import DEFAULT_FAMILIES
 from tokenizer.mul_facts import CONDITIONS
 

@@ -25,8 +25,8 @@ from data.hellaswag import HUB_ID, HellaSwagItem, items_sha256, load_hellaswag
 from eval.hellaswag import METRICS, score_everywhere, summarise
 from pretrain.checkpoint import checkpoints, load_checkpoint, model_from_checkpoint
 from scripts.figure_files import write_csv
+from scripts.stage_runs import pretraining_runs
 from tokenizer.families import DEFAULT_FAMILIES
-from tokenizer.mul_facts import CONDITIONS
 
 
 @dataclass
@@ -52,9 +52,7 @@ def main() -> None:
 
 def evaluate(config: EvalCheckpointsConfig, world: World) -> None:
     """Every run's checkpoints in the order of their steps."""
-    runs = config.runs or [path for c in CONDITIONS if (path := Path(f"outputs/pretrain_{c}")).is_dir()]
-    if not runs:
-        raise UserError("neither outputs/pretrain_baseline nor outputs/pretrain_mul_tokens exists; name --runs")
+    runs = pretraining_runs(config.runs)
     settings = [run_settings(run) for run in runs]
     conditions = [setting["condition"] for setting in settings]
     for run, condition in zip(runs, conditions, strict=True):

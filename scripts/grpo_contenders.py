@@ -41,10 +41,12 @@ class Task:
 
 
 def toy_problem(prompt: list[int], answer: int) -> Problem:
+    """A problem of ids alone, whose text is the ids as words."""
     return Problem(" ".join(map(str, prompt)), Decimal(answer), prompt, prompt)
 
 
 def toy_config(rollout: RolloutSettings, iterations: int, learning_rate: float) -> GRPOConfig:
+    """The config of a toy run: a constant rate in float32, and the defaults of everything else."""
     training = TrainingSettings(
         iterations=iterations, learning_rate=learning_rate, warmup=0, schedule="constant", dtype="float32"
     )
@@ -178,4 +180,5 @@ def give_positions(model: GPT2LMHeadModel) -> None:
 
 
 def without_refills(config: GRPOConfig) -> GRPOConfig:
+    """The config with groups that teach nothing left out, and none sampled in their place."""
     return replace(config, rollout=replace(config.rollout, refills=0))

@@ -5,7 +5,6 @@ Nothing here or in its users reads the token but huggingface_hub, which sends it
 
 import contextlib
 import difflib
-import errno
 import fnmatch
 import re
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import sha as git_sha
 
 from common.config import config_from_yaml
-from common.errors import UserError
+from common.errors import UserError, is_disk_full
 from common.files import sha256_file
 from data.item_files import HUB_TIMEOUT_SECONDS
 from tokenizer.mul_facts import Condition
@@ -138,7 +137,7 @@ def hub_errors(subject: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         raise UserError(f"{subject}: {_refusal(error)}") from None
     except Exception as error:  # no network, a transfer that broke off, an answer that is none: many kinds
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise
         cause = error.__cause__ or error
         reason = " ".join(str(cause).split()[:40]) or "no message"

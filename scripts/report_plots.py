@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rl.curves import running_mean
+from tokenizer.mul_facts import CONDITIONS
 
 # Okabe-Ito colours are told apart by colour-blind readers too; line style, marker and hatch serve grey print.
 LIGHT = {"ink": "#1f2328", "grid": "#d0d7de", "baseline": "#0072b2", "mul_tokens": "#d55e00"}
@@ -145,9 +146,13 @@ def accuracy_plot(title: str, groups: dict[str, dict[str, dict[str, Any]]]) -> P
 
 def looks_of(labels: Iterable[str]) -> dict[str, str]:
     """For each label the name of its colour, line and marker: the conditions keep their own, others share the rest."""
-    own = ("baseline", "mul_tokens")
-    others = [label for label in labels if label not in own]
-    return {label: label for label in own} | {label: f"other {i % OTHERS}" for i, label in enumerate(others)}
+    others = [label for label in labels if label not in CONDITIONS]
+    return {label: label for label in CONDITIONS} | {label: f"other {i % OTHERS}" for i, label in enumerate(others)}
+
+
+def smoothed(points: Curve, window: int) -> Curve:
+    """The curve with the running mean of its values."""
+    return points[0], list(running_mean(points[1], window))
 
 
 def smoothing_window(curves: dict[str, Curve]) -> int:

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from scripts.comparison import SIGNIFICANCE
 from scripts.report_blocks import Block, Paragraph, Table
-from scripts.report_plots import Curve, Plot, curves_plot, running_mean
+from scripts.report_plots import Curve, Plot, curves_plot, smoothed
 from scripts.report_wording import change_text
 from scripts.stage_runs import ConditionRuns, curve
 
@@ -45,7 +46,7 @@ def grpo_blocks(comparison: dict[str, Any], both: dict[str, ConditionRuns]) -> l
 
 def _sentence(condition: str, change: dict[str, Any]) -> str:
     test = change["test"]
-    verb = "changes" if test["p_value"] < 0.05 else "shows no change of"
+    verb = "changes" if test["p_value"] < SIGNIFICANCE else "shows no change of"
     return (
         f"{condition}: GRPO {verb} greedy accuracy on the test problems: "
         f"{change_text(change['before']['accuracy'], change['after']['accuracy'])}, "
@@ -58,7 +59,8 @@ def _sentence(condition: str, change: dict[str, Any]) -> str:
 def grpo_plots(logs: dict[str, list[list[dict]]]) -> list[Plot]:
     """Reward and held-out accuracy over the iterations; logs: each condition's, one for each seed."""
     rewards = {
-        condition: [_smooth(curve(log, "reward_mean", "iteration")) for log in of] for condition, of in logs.items()
+        condition: [smoothed(curve(log, "reward_mean", "iteration"), REWARD_WINDOW) for log in of]
+        for condition, of in logs.items()
     }
     accuracies = {
         condition: [_in_percent(curve(log, "eval_accuracy", "iteration")) for log in of]
@@ -72,10 +74,6 @@ def grpo_plots(logs: dict[str, list[list[dict]]]) -> list[Plot]:
             "Held-out accuracy in GRPO", held_out, accuracies, "iteration", "greedy accuracy, held out (%)", marked=True
         ),
     ]
-
-
-def _smooth(points: Curve) -> Curve:
-    return points[0], list(running_mean(points[1], REWARD_WINDOW))
 
 
 def _in_percent(points: Curve) -> Curve:

@@ -6,6 +6,8 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import read_json, read_jsonl
+from common.record import chain_of
+from tokenizer.mul_facts import CONDITIONS
 
 # An evaluation directory holds several runs, so their records have names of their own.
 BENCHMARKS = ("gsm8k", "probes", "word_problems", "sanity", "hellaswag", "domains")
@@ -56,6 +58,15 @@ def load_condition(condition: str, directories: list[Path]) -> ConditionRuns:
     return runs
 
 
+def pretraining_runs(given: list[Path]) -> list[Path]:
+    """The directories of pretraining runs that the user gave, by default those of both conditions, as far as they are
+    there. Raises UserError when there are none."""
+    runs = given or [path for c in CONDITIONS if (path := Path(f"outputs/pretrain_{c}")).is_dir()]
+    if not runs:
+        raise UserError("neither outputs/pretrain_baseline nor outputs/pretrain_mul_tokens exists; name --runs")
+    return runs
+
+
 def stage_kind(stage: str) -> str:
     """ "pretrain" or "sft" for the training stages (`sft_gsm8k` is an "sft"), else the stage's own name."""
     return next((kind for kind in ("pretrain", "sft") if stage.startswith(kind)), stage)
@@ -77,14 +88,6 @@ def common_benchmarks(baseline: ConditionRuns, mul_tokens: ConditionRuns) -> lis
     return sorted(both, key=lambda name: (BENCHMARKS.index(benchmark_kind(name)), name.partition(OF)[1]))
 
 
-def chain_of(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """The run records from the first ancestor to `record` itself, out of the nested parents."""
-    chain = [record]
-    while chain[0].get("parent") and chain[0]["parent"].get("run"):
-        chain.insert(0, chain[0]["parent"]["run"])
-    return chain
-
-
 def curve(log: list[dict], key: str, count: str = "step") -> tuple[list[int], list[float]]:
     """Steps and values of a log's rows that hold `key`; of a step logged twice, as after a resume, the last.
 
@@ -101,10 +104,16 @@ def common_stages(baseline: ConditionRuns, mul_tokens: ConditionRuns) -> list[st
     return sorted(common, key=lambda stage: (len(chain_of(baseline.records[stage])), stage))
 
 
+def parent_stage(record: dict[str, Any]) -> str | None:
+    """The stage that made the model; None of one from elsewhere, such as OpenAI's."""
+    run = (record.get("parent") or {}).get("run")
+    return run["stage"] if run else None
+
+
 def _own_name(name: str, record: dict[str, Any], taken: dict[str, Any]) -> str:
     """`name`, or, if an evaluation of that name is there, the name with the stage whose model this one is of."""
-    parent = (record.get("parent") or {}).get("run")
-    return f"{name}{OF}{parent['stage']}" if name in taken and record["stage"].startswith("eval_") and parent else name
+    parent = parent_stage(record)
+    return f"{name}{OF}{parent}" if name in taken and record["stage"].startswith("eval_") and parent else name
 
 
 def _read_records(directory: Path) -> dict[str, dict[str, Any]]:

@@ -18,11 +18,10 @@ from common.files import read_json
 from eval.power import detectable_mean_difference
 from eval.resampling import SeedDifference, aggregate_seeds, cluster_means, paired_bootstrap
 from eval.stats import holm
-from scripts.comparison import parent_stage, responses_of
-from scripts.stage_runs import OF, RECORD_NAMES, ConditionRuns, load_condition
+from scripts.comparison import SIGNIFICANCE, responses_of
+from scripts.stage_runs import OF, RECORD_NAMES, ConditionRuns, load_condition, parent_stage
 from tokenizer.mul_facts import CONDITIONS
 
-SIGNIFICANCE = 0.05
 EDIT_SHARES = {"efficacy": ("success", None), "paraphrase": ("paraphrases_right", "paraphrases")}
 EDIT_SHARES |= {"neighborhood": ("neighbors_right", "neighbors")}  # of an edit: how many were right, of how many
 SIDE_EFFECTS = ("perplexity", "probes", "hellaswag")

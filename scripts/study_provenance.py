@@ -122,9 +122,9 @@ def command_blocks(seeds: list[Seed], command: str) -> list[Block]:
     for seed in seeds:
         settings = seed.folder / "arguments.txt"
         if settings.is_file():
-            blocks.append(Listing(f"Settings of {seed.folder.name}", settings.read_text().strip()))
+            blocks.append(Listing(f"Settings of {seed.folder.name}", settings.read_text(encoding="utf-8").strip()))
         if (seed.folder / COMMANDS).is_file():
-            lines = dict.fromkeys((seed.folder / COMMANDS).read_text().splitlines())
+            lines = dict.fromkeys((seed.folder / COMMANDS).read_text(encoding="utf-8").splitlines())
             blocks.append(Listing(f"Commands of {seed.folder.name}", "\n".join(lines)))
     return [*blocks, *config_blocks(seeds[0].comparison, command)]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from scripts.report_blocks import Block, Paragraph, Plot, Report, Section, Table
 from scripts.report_content import sample_blocks
-from scripts.report_plots import Curve, curves_plot, difference_plot, running_mean, smoothing_note, smoothing_window
+from scripts.report_plots import curves_plot, difference_plot, smoothed, smoothing_note, smoothing_window
 from scripts.report_records import LOSS_NOTE
 from scripts.report_wording import (
     category_of,
@@ -198,7 +198,7 @@ def _curve_blocks(study: dict[str, Any], seeds: list[Seed]) -> list[Block]:
         caption = "Thin: each seed; thick: their mean. " if len(seeds) > 1 else ""
         if not pretraining:
             window = smoothing_window({c: of[0] for c, of in runs.items()})
-            runs = {c: [_smooth(points, window) for points in of] for c, of in runs.items()}
+            runs = {c: [smoothed(points, window) for points in of] for c, of in runs.items()}
             caption += smoothing_note(window)
         blocks.append(
             curves_plot(f"{kind}, {stage}", caption.strip(), runs, "step", "loss (nats per token)", pretraining)
@@ -213,10 +213,6 @@ def _curve_blocks(study: dict[str, Any], seeds: list[Seed]) -> list[Block]:
         title = "At the end: mean over seeds, and each seed"
         blocks += [Table(title, ["measure", *CONDITIONS], rows, wide=True), Paragraph(LOSS_NOTE, "note")]
     return blocks
-
-
-def _smooth(points: Curve, window: int) -> Curve:
-    return points[0], list(running_mean(points[1], window))
 
 
 def _seed_values(values: list[float | None]) -> str:

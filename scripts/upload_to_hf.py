@@ -60,6 +60,7 @@ class Upload:
 
     @property
     def url(self) -> str:
+        """Where the model will be."""
         return f"{constants.ENDPOINT}/{self.repo}"
 
 

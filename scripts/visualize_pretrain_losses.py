@@ -19,8 +19,7 @@ from common.files import read_json
 from pretrain.run_log import whole_rows
 from scripts.figure_files import check_output, distinct_labels, write_figure
 from scripts.report_plots import draw_losses, smoothing_note, smoothing_window, standalone_png
-from scripts.stage_runs import curve
-from tokenizer.mul_facts import CONDITIONS
+from scripts.stage_runs import curve, pretraining_runs
 
 NOTE = (
     "Nats per token. Injection changes what the tokens are: the losses of the two conditions are over different token "
@@ -43,9 +42,7 @@ def main() -> None:
     if config.smoothing is not None and config.smoothing < 1:
         raise UserError(f"--smoothing {config.smoothing}: expected at least 1")
     check_output(config.output)
-    directories = config.runs or [path for c in CONDITIONS if (path := Path(f"outputs/pretrain_{c}")).is_dir()]
-    if not directories:
-        raise UserError("neither outputs/pretrain_baseline nor outputs/pretrain_mul_tokens exists; name --runs")
+    directories = pretraining_runs(config.runs)
     runs = dict(zip(distinct_labels(directories, map(condition_of, directories)), directories, strict=True))
 
     logs = {label: whole_rows(directory / "log.jsonl") for label, directory in runs.items()}

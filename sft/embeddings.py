@@ -6,17 +6,18 @@ tokens that started equal would stay equally likely until their contexts tell th
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from common.files import read_json
+from common.record import chain_of
 from pretrain.hf_weights import families_of
+from sft.settings import EmbeddingInit
 from tokenizer.mul_facts import EOT_ID, REASONING_TAGS
 from tokenizer.vocabulary import Vocabulary
 
-EmbeddingInit = Literal["pretrained", "mean", "compose"]
 NOISE = 0.01  # of the embeddings' deviation, as pretrain/import_hf.py adds to new rows
 
 
@@ -49,15 +50,15 @@ def initialise_unseen_tokens(
 def unseen_tokens(model_path: Path, tokenizer: PreTrainedTokenizerFast) -> dict[int, tuple[str, ...]]:
     """Ids that the tokenizer yields and no stage in the model's chain of run.json has read, with the pieces of each
     token's text. A model without a run.json has read none of them."""
-    record = read_json(model_path / "run.json") if (model_path / "run.json").is_file() else {}
+    chain = chain_of(read_json(model_path / "run.json")) if (model_path / "run.json").is_file() else []
     facts = Vocabulary("mul_tokens", families_of(model_path)).facts
     unseen: dict[int, tuple[str, ...]] = {}
-    if not any(stage.get("reasoning_tags_seen") for stage in _chain(record)):
+    if not any(stage.get("reasoning_tags_seen") for stage in chain):
         for tag, token_id in REASONING_TAGS.items():
             opening = "</" if tag.startswith("</") else "<"
             unseen[token_id] = (opening, tag[len(opening) : -1], ">")
     knows_facts = all(tokenizer(fact.token).input_ids == [i] for i, fact in facts.items())
-    if knows_facts and not any(_read_mul_tokens(stage) for stage in _chain(record)):
+    if knows_facts and not any(_read_mul_tokens(stage) for stage in chain):
         unseen |= {i: tuple(map(str, (*fact.operands, fact.value))) for i, fact in facts.items()}
     return unseen
 
@@ -67,11 +68,3 @@ def _read_mul_tokens(stage: dict[str, Any]) -> bool:
         # Text that was left alone, as in scripts/configs/ablation_embedding_init.yaml, has none.
         return stage.get("data", {}).get("mul_tokens_seen") != 0
     return bool(stage.get("mul_tokens_seen"))
-
-
-def _chain(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """A run record and those of its ancestors."""
-    chain = [record]
-    while parent := (chain[-1].get("parent") or {}).get("run"):
-        chain.append(parent)
-    return chain

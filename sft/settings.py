@@ -5,9 +5,13 @@ from typing import Literal
 
 from common.errors import UserError
 
+EmbeddingInit = Literal["pretrained", "mean", "compose"]  # sft/embeddings.py says what each is
+
 
 @dataclass
 class TrainingSettings:
+    """How the examples are trained on."""
+
     epochs: int = 3  # passes over the training examples
     max_steps: int | None = None  # optimizer steps, in place of epochs
     max_examples: int | None = None  # examples to use, drawn by seed; none: all
@@ -23,6 +27,8 @@ class TrainingSettings:
 
 @dataclass
 class EvalSettings:
+    """The loss on examples that are not trained on."""
+
     fraction: float = 0.05  # of the examples, held out by seed, the same in both conditions; 0: no eval loss
     interval: int = 100  # steps between eval losses; one more at the end
     keep_best: bool = False  # write the weights of the lowest eval loss, not the last; needs checkpoint.interval equal
@@ -30,11 +36,15 @@ class EvalSettings:
 
 @dataclass
 class LoggingSettings:
+    """What is printed, and written to log.jsonl."""
+
     interval: int = 10  # steps between printed lines and rows of log.jsonl
 
 
 @dataclass
 class CheckpointSettings:
+    """What a run that was stopped goes on from."""
+
     interval: int = 200  # steps between checkpoints, a multiple of logging.interval; the last one is kept
     keep: bool = False  # keep it, optimizer state and all, in the finished directory too
 

@@ -29,6 +29,8 @@ STAGE = "sft_transition"
 
 @dataclass
 class Mixture:
+    """The kinds of examples, by their shares."""
+
     instruction: float = 0.4  # share of the examples that are conversations
     gsm8k: float = 0.2  # share that are GSM8K's word problems
     tinygsm: float = 0.4  # share that are TinyGSM's worked answers

@@ -15,7 +15,7 @@ from common.run_directory import check_not_the_parent, open_run_directory
 from pretrain.hf_weights import families_of
 from sft.directories import check_parent, complete_checkpoints, finished_directory
 from sft.examples import Example, examples_sha256, split_examples, tokenize_examples
-from sft.settings import SFTSettings, check_settings
+from sft.settings import EmbeddingInit, SFTSettings, check_settings
 from tokenizer.inject_mul import InjectionMode, MulExpressionInjector
 from tokenizer.mul_facts import EOT_ID, Condition
 from tokenizer.vocabulary import Vocabulary
@@ -31,7 +31,7 @@ class StageConfig(SFTSettings):
     output_dir: Path | None = None  # where the model goes; default: outputs/{stage}_{condition}
     inject_mul_tokens: bool = False  # rewrite the products in the trained text to mul tokens
     injection_mode: InjectionMode = "weak"  # strict rewrites a product only when its right result follows
-    embedding_init: Literal["pretrained", "mean", "compose"] = "pretrained"  # of tokens that no stage has trained yet
+    embedding_init: EmbeddingInit = "pretrained"  # of tokens that no stage has trained yet
     seed: int = 0  # draws the held-out examples and the order of the others
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: CUDA, then MPS, then the CPU
     resume: bool = False  # go on from the last checkpoint in output_dir, if there is one

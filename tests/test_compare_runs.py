@@ -7,14 +7,12 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from common.errors import UserError
 from common.files import read_json, write_jsonl
 from eval.stats import mcnemar_exact, paired_difference, wilson_interval
 from scripts import compare_runs
-from scripts.report_plots import running_mean
 from tests.comparison_runs import directories, run
 from tests.stage_directories import NASTY, add_hellaswag, make_stages
 from tokenizer.mul_facts import CONDITIONS
@@ -155,13 +153,6 @@ def test_word_problems_and_domains_are_benchmarks_too(monkeypatch, tmp_path, sta
     report = (tmp_path / "out" / "report.md").read_text()
     assert "Non-math prompts answered without a calculation: no difference shown" in report
     assert "| mul tokens whose factors were there | 30 | 30 |" in report and "| repetitive | 10 | 10 |" in report
-
-
-def test_running_mean_equals_brute_force():
-    values = list(np.random.default_rng(0).normal(size=23))
-    for window in (1, 2, 5, 40):
-        around = [values[max(0, i - window // 2) : i + (window - 1) // 2 + 1] for i in range(23)]
-        np.testing.assert_allclose(running_mean(values, window), [np.mean(part) for part in around], atol=1e-12)
 
 
 # ---- what is given

@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from common.files import sha256_file, write_json
+from common.record import chain_of
 from pretrain.hf_weights import save_model_dir
 from pretrain.model import GPT, GPTConfig
 from scripts.model_card import is_synthetic, model_card
-from scripts.stage_runs import chain_of
 from tests.stage_directories import write_record
 from tokenizer.mul_facts import VOCAB_SIZE
 

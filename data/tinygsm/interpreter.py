@@ -103,6 +103,7 @@ class _Interpreter:
         self.depth = 0
 
     def run(self, function: ast.FunctionDef) -> Trace:
+        """The trace of the function's body. Raises Unsupported as `trace_solution`."""
         try:
             self._block(function.body)
         except _Return:
