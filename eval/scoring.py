@@ -7,7 +7,7 @@ from typing import Any
 from eval.answer_formats import AnswerFormat, is_compliant, thinking_tokens
 from eval.answers import as_text, extract_flexible, first_turn
 from eval.engine import Completion
-from eval.mul_use import mul_use
+from eval.fact_use import USE_MEASURES, FactUse, fact_use, families_counted
 from eval.pass_at_k import majority, pass_at_k, sample_counts
 from eval.repetition import REPETITIVE_SHARE, repeated_share
 from eval.resampling import bootstrap_mean
@@ -30,12 +30,11 @@ def scored_row(
 ) -> Row:
     """One line of a responses file. The answer is read up to where the model starts a turn of the user's.
 
-    Mul tokens are counted in the generated ids: text alone cannot tell the token from its spelling.
+    Fact tokens are counted in the generated ids: text alone cannot tell the token from its spelling.
     """
     response = tokenizer.decode([i for i in completion.ids if i != EOT_ID])
     turn = first_turn(response)
     strict, flexible = answer_format.strict(turn), extract_flexible(turn)
-    use = mul_use(question, completion.ids, tokenizer)
     return {
         "index": index,
         "id": str(index),
@@ -52,11 +51,7 @@ def scored_row(
         "response_tokens": len(completion.ids),
         "finish_reason": completion.finish_reason,
         "repeated_share": round(repeated_share(response), 6),
-        "mul_tokens": use.total,
-        "mul_tokens_right": use.right,
-        "mul_tokens_placed": use.placed,
-        "mul_tokens_grounded": use.grounded,
-    }
+    } | _use_columns(fact_use(question, completion.ids, tokenizer))
 
 
 def summary(rows: Sequence[Row]) -> dict[str, Any]:
@@ -92,12 +87,7 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
         "repetition_rate": share([row["repeated_share"] >= REPETITIVE_SHARE for row in rows]),
         "mean_response_tokens": share([row["response_tokens"] for row in answered]),
         "mean_cot_tokens": share([row["thinking_tokens"] for row in answered]),
-        "mul_tokens_total": sum(row["mul_tokens"] for row in rows),
-        "mul_tokens_per_response": share([row["mul_tokens"] for row in rows]),
-        "mul_tokens_right": sum(row["mul_tokens_right"] for row in rows),
-        "mul_tokens_placed": sum(row["mul_tokens_placed"] for row in rows),
-        "mul_tokens_grounded": sum(row["mul_tokens_grounded"] for row in rows),
-    }
+    } | _use_totals(rows)
 
 
 def sampled_summary(rows: Sequence[Row]) -> dict[str, Any]:
@@ -127,6 +117,26 @@ def sampled_summary(rows: Sequence[Row]) -> dict[str, Any]:
                 "high": round(found.high, 6),
             }
     return results
+
+
+def _use_columns(use: dict[str, FactUse]) -> Row:
+    """A row's counts of each family: mul_tokens, mul_tokens_right and so on, add_tokens, ..."""
+    columns: Row = {}
+    for name, counts in use.items():
+        columns[f"{name}_tokens"] = counts.total
+        columns |= {f"{name}_tokens_{measure}": getattr(counts, measure) for measure in USE_MEASURES}
+    return columns
+
+
+def _use_totals(rows: Sequence[Row]) -> dict[str, Any]:
+    """The sums of those columns; of `mul` also when there is no row."""
+    totals: dict[str, Any] = {}
+    for name in ("mul", *(families_counted(rows[0]) if rows else ())):
+        total = sum(row[f"{name}_tokens"] for row in rows)
+        totals[f"{name}_tokens_total"] = total
+        totals[f"{name}_tokens_per_response"] = round(total / len(rows), 6) if rows else 0.0
+        totals |= {key: sum(row[key] for row in rows) for key in (f"{name}_tokens_{use}" for use in USE_MEASURES)}
+    return totals
 
 
 def _value(row: Row) -> Decimal | None:

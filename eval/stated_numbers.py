@@ -1,8 +1,9 @@
 """The numbers that a text states, in digits and in words: what the operands of a fact may come from.
 
-One table for those who look (eval/mul_use.py) and for those who pay (rl/mul_token_use.py). They differ in one thing:
-to a reader `a pen` is one pen, but an article is in every text, so a reward that took it for a given number would pay
-1 + 1 = 2 as work.
+One table for those who look (eval/fact_use.py) and for those who pay (rl/mul_token_use.py). To a reader `a pen` is one
+pen and `a dozen` are twelve; these are words of the first only. An article is in every text, so a reward that took it
+for a given number would pay 1 + 1 = 2 as work; numbers above nine, which a product has no use for, were not known to
+the rewards of any run so far, and what a run is paid for stays as it was.
 """
 
 import re
@@ -11,7 +12,6 @@ from tokenizer.families import fact_pattern
 
 NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3}(?![0-9]))+|[0-9]+)(?:\.[0-9]+)?|(?<!\w)\.[0-9]+"
 _STATED = re.compile(rf"{fact_pattern()}|(?P<number>{NUMBER})|\b(?P<word>[a-z]+)\b", re.IGNORECASE)
-_ARTICLES = frozenset(("a", "an", "each"))
 _WORDS = {
     word: float(number)
     for number, words in {
@@ -28,20 +28,22 @@ _WORDS = {
     }.items()
     for word in words.split()
 }
+_TEENS = ("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
+_READERS_WORDS = _WORDS | dict.fromkeys(("a", "an", "each"), 1.0) | dict.fromkeys(("dozen", "dozens"), 12.0)
+_READERS_WORDS |= {word: 10.0 + i for i, word in enumerate((*_TEENS, "twenty"))}
 
 
-def stated_numbers(text: str, articles: bool = False) -> list[tuple[int, float]]:
+def stated_numbers(text: str, to_a_reader: bool = False) -> list[tuple[int, float]]:
     """Every number that `text` states, with the place where it ends; a fact token states its value.
 
-    With `articles`, so do `a`, `an` and `each`: one. Takes time linear in the text's length.
+    Takes time linear in the text's length.
     """
+    words = _READERS_WORDS if to_a_reader else _WORDS
     found = []
     for match in _STATED.finditer(text):
-        word = (match["word"] or "").lower()
-        if not word:
+        word = match["word"]
+        if word is None:
             found.append((match.end(), float(match["value"] or match["number"].replace(",", ""))))
-        elif word in _WORDS:
-            found.append((match.end(), _WORDS[word]))
-        elif articles and word in _ARTICLES:
-            found.append((match.end(), 1.0))
+        elif word.lower() in words:
+            found.append((match.end(), words[word.lower()]))
     return found

@@ -72,7 +72,7 @@ def mul_token_blocks(study: dict[str, Any]) -> list[Block]:
     baseline = sum(use["total"] for sides in study["mul_tokens"].values() for use in sides["baseline"])
     note = (
         "Condition mul_tokens. Right: nothing contradicts it; placed: it stands where an expression may; grounded: "
-        f"both factors were there before it (eval/mul_use.py). baseline generated {baseline:,} mul tokens in all."
+        f"both factors were there before it (eval/fact_use.py). baseline generated {baseline:,} mul tokens in all."
     )
     return [Table("Mul tokens in responses", header, rows, note, wide=True)]
 

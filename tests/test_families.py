@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from common.errors import UserError
-from tokenizer.families import chosen_families, families_name, read_families
+from tokenizer.families import chosen_families, fact_families, families_name, read_families
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 from tokenizer.mul_facts import CONDITIONS, EOT_ID, REASONING_TAGS, MulFactTokens
 from tokenizer.vocabulary import Vocabulary
@@ -71,6 +71,11 @@ def test_the_facts_of_a_family_are_all_there_and_distinct():
 def test_chinese_is_another_form_of_mul():
     assert read_families()["chinese"].facts == read_families()["mul"].facts
     assert Vocabulary("mul_tokens", "mul+chinese").facts == Vocabulary("mul_tokens", "mul").facts
+
+
+def test_the_families_of_facts():
+    found = {choice: [f.name for f in fact_families(choice)] for choice in ("mul+digits", "chinese", "div+mul+chinese")}
+    assert found == {"mul+digits": ["mul"], "chinese": ["mul"], "div+mul+chinese": ["mul", "div"]}
 
 
 def test_sizes():

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenizer.families import chosen_families, read_families
+from tokenizer.forms import FORMS
 from tokenizer.inject_mul import InjectionStats, MulExpressionInjector
 
 ALL = "mul+add+square+div+chinese"
@@ -181,6 +182,15 @@ def test_every_fact_in_each_of_its_forms():
         for fact in read_families()[name].facts:
             (a, b), c = fact.operands, fact.value
             assert {injector.inject(style.format(a=a, b=b, c=c)) for style in styles} == {fact.token}
+
+
+def test_what_a_form_writes_is_rewritten():
+    for family in read_families().values():
+        injector = MulExpressionInjector("weak", family.name)
+        for name in family.forms:
+            form = FORMS[name](family.prefix)
+            for fact in family.facts:
+                assert injector.inject(form.write(*fact.operands, fact.value)) == fact.token
 
 
 def test_only_the_chosen_families_are_rewritten():

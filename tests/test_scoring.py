@@ -38,6 +38,22 @@ def test_scored_row_counts_ids_and_reads_the_first_turn():
     assert (row["prediction"], row["correct"], row["correct_flexible"]) == (None, False, True)
 
 
+def test_a_row_and_a_summary_count_every_family_that_the_model_has():
+    text, families = " <ADD_6_9_15> and <DIV_54_6_9>", "add+div+digits"
+    tokenizer = GPT2TokenizerWithMulFacts("mul_tokens", families)
+    completion = Completion(tokenizer.encode(text), [], "stop")
+    row = scored_row(0, "6 boxes of 9 pens?", Decimal(9), completion, tokenizer, CHAT)
+    use = {key: value for key, value in row.items() if key.startswith(("mul_", "add_", "square_", "div_", "digits_"))}
+    expected = {f"{name}_tokens{use}": 1 for name in ("add", "div") for use in ("", "_right", "_placed", "_grounded")}
+    expected |= {key.replace("add", "mul"): 0 for key in expected if key.startswith("add")}
+    assert use == expected | {"div_tokens_grounded": 0}  # 54 comes from nowhere
+    found = summary([row, row])
+    assert (found["mul_tokens_total"], found["add_tokens_total"], found["div_tokens_per_response"]) == (0, 2, 1.0)
+    assert (found["add_tokens_grounded"], found["div_tokens_grounded"]) == (2, 0)
+    default = row_of(text)
+    assert not any(key.startswith(("add_", "div_")) for key in [*default, *summary([default])])
+
+
 @pytest.mark.parametrize(
     ("text", "number"),
     [

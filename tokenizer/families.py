@@ -131,6 +131,16 @@ def chosen_families(choice: str) -> tuple[Family, ...]:
     return tuple(family for name, family in families.items() if name in names)
 
 
+@functools.cache
+def fact_families(choice: str) -> tuple[Family, ...]:
+    """The families of a choice whose tokens are facts, by the name that their ids belong to: `mul` for `chinese`.
+
+    Digit tokens are none: they are parts of numbers. Raises UserError as `chosen_families`.
+    """
+    owner = {family.prefix: family for family in reversed(read_families().values())}
+    return tuple(dict.fromkeys(owner[family.prefix] for family in chosen_families(choice) if family.forms))
+
+
 def families_name(choice: str) -> str:
     """A choice with its families in the order of the file. Raises UserError as `chosen_families`."""
     return "+".join(family.name for family in chosen_families(choice))

@@ -43,6 +43,7 @@ WINDOW = 16
 class Form:
     """The patterns of one form, in the order in which the injector asks them."""
 
+    written: str  # a text of {a}, {b} and {c} that this form rewrites to the fact's token
     signs: tuple[re.Pattern[str], ...]  # a text in which none of these occurs has no such expression
     expression: re.Pattern[str]
     operands: tuple[int, int]  # the groups of `expression` that hold the fact's operands
@@ -57,11 +58,16 @@ class Form:
     operand_text: Callable[[int], str] = str  # how numbers are written
     result_text: Callable[[int], str] = str
 
+    def write(self, a: int, b: int, c: int) -> str:
+        """The expression of a fact: operands a and b, value c."""
+        return self.written.format(a=self.operand_text(a), b=self.operand_text(b), c=self.result_text(c))
+
 
 def infix_product(fact: str) -> Form:
     """`6*9`, `6 × 9`, `6x9 = 54`; tokenizer/inject_mul.py has the rules."""
     # Two matches that share a digit would be a chain, whose links are all refused, so none is missed.
     return Form(
+        written="{a}*{b}",
         signs=_signs("[1-9]", "[1-9]", r"\*", "×", "x"),
         expression=re.compile(f"([1-9])({_SPACE}?)([*×x])({_SPACE}?)([1-9])"),
         operands=(1, 5),
@@ -79,6 +85,7 @@ def infix_sum(fact: str) -> Form:
     """`6+9=15`. A bare `6+9` is often a score or a list. Signs bind no tighter than this one does, so none may stand
     before it, nor money, which the token would swallow."""
     return Form(
+        written="{a}+{b}={c}",
         signs=_signs("[1-9]", "[1-9]", r"\+"),
         expression=re.compile(rf"([1-9]){_SPACE}?\+{_SPACE}?([1-9])"),
         operands=(1, 2),
@@ -94,6 +101,7 @@ def infix_sum(fact: str) -> Form:
 def infix_quotient(fact: str) -> Form:
     """`54 ÷ 6`, `54÷6 = 9`. Only exact quotients are facts; a division behind it would divide the token."""
     return Form(
+        written="{a}÷{b}",
         signs=_signs("[0-9]", "[2-9]", "÷"),
         expression=re.compile(f"([1-9][0-9]?){_SPACE}?÷{_SPACE}?([2-9])"),
         operands=(1, 2),
@@ -108,6 +116,7 @@ def infix_quotient(fact: str) -> Form:
 def slash_quotient(fact: str) -> Form:
     """`54/6 = 9`. A bare `54/6` is often a fraction, a date or a rate; behind a number it is a mixed number's part."""
     return Form(
+        written="{a}/{b}={c}",
         signs=_signs("[0-9]", "[2-9]", "/"),
         expression=re.compile(f"([1-9][0-9]?){_SPACE}?/{_SPACE}?([2-9])"),
         operands=(1, 2),
@@ -125,6 +134,7 @@ def power_of_two(fact: str) -> Form:
     be squared in some notations and not in others, and a power below or above it makes another number."""
     operators = rf"+±{_MINUS}/÷{_TIMES}"
     return Form(
+        written="{a}²",
         signs=tuple(re.compile(sign) for sign in ("²", rf"\^{_SPACE}?2", rf"\*\*{_SPACE}?2")),
         expression=re.compile(rf"(20|1[0-9]|[1-9])(?:²|{_SPACE}?(?:\^|\*\*){_SPACE}?2)"),
         operands=(1, 1),
@@ -142,6 +152,7 @@ def power_of_two(fact: str) -> Form:
 def chinese_table(fact: str) -> Form:
     """`六九五十四`, `二三得六`: the table as it is recited, the smaller factor first, its result always with it."""
     return Form(
+        written="{a}{b}{c}",
         signs=(re.compile("得"), re.compile("十")),
         expression=re.compile(f"({_CHINESE_DIGIT})({_CHINESE_DIGIT})(?=得|{_CHINESE_DIGIT}?十)"),
         operands=(1, 2),
