@@ -121,11 +121,11 @@ def run_stage(
         raise UserError(f"no example fits into training.max_length {config.training.max_length}; raise it")
     dropped = merged_counts(dropped, train.dropped, evaluation.dropped)
     if is_main:
+        left_out = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "none"
+        started = f"; embeddings of {initialised} tokens initialised ({config.embedding_init})" if initialised else ""
         print(
-            f"{stage} {config.condition}: {len(train.rows)} examples, {train.tokens} tokens, "
-            f"{train.labelled_tokens} of them labelled, {train.mul_tokens} mul tokens; dropped: "
-            + (", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "none")
-            + (f"; embeddings of {initialised} tokens initialised ({config.embedding_init})" if initialised else ""),
+            f"{stage} {config.condition}: {len(train.rows)} examples, {train.tokens} tokens, {train.labelled_tokens} "
+            f"of them labelled, {train.mul_tokens} mul tokens; dropped: {left_out}{started}",
             flush=True,
         )
     trainer = build_trainer(model, tokenizer, train, evaluation, config, config.output_dir, config.seed, config.device)

@@ -168,42 +168,7 @@ def build_trainer(
     Raises UserError when the device is not there or the batch cannot be shared among the processes.
     """
     t = settings.training
-    device = pick_device(device_name)
-    arguments = SFTConfig(
-        output_dir=str(output_dir),
-        use_cpu=device.type == "cpu",
-        seed=seed,
-        num_train_epochs=t.epochs,
-        max_steps=t.max_steps or -1,
-        per_device_train_batch_size=t.micro_batch_size,
-        per_device_eval_batch_size=t.micro_batch_size,
-        learning_rate=t.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=t.warmup_ratio,  # below 1 it is a share of the steps
-        weight_decay=t.weight_decay,
-        max_grad_norm=t.grad_clip,
-        optim="adamw_torch_fused",
-        bf16=pick_dtype(t.dtype, device) == torch.bfloat16,
-        gradient_checkpointing=False,
-        max_length=None,  # no example is longer
-        completion_only_loss=False,  # and have labels
-        remove_unused_columns=False,
-        eval_strategy="steps" if held_out.rows else "no",
-        eval_steps=settings.eval.interval,
-        logging_steps=settings.logging.interval,
-        logging_nan_inf_filter=False,  # a NaN must show
-        include_num_input_tokens_seen="all",  # padding too: for the packing efficiency
-        save_steps=settings.checkpoint.interval,
-        save_total_limit=1,  # and the best, where that is another one
-        load_best_model_at_end=settings.eval.keep_best and bool(held_out.rows),
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
-        ddp_find_unused_parameters=False,
-        log_level_replica="error",
-        disable_tqdm=True,
-        report_to="none",
-    )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are torchrun's business, not DataParallel's
+    arguments = trainer_arguments(settings, bool(held_out.rows), output_dir, seed, pick_device(device_name))
     per_forward = t.micro_batch_size * arguments.world_size
     if t.batch_size % per_forward:
         raise UserError(
@@ -226,6 +191,49 @@ def build_trainer(
     trainer.order = TrainingOrder(len(train.rows), fillers, seed)
     trainer.add_callback(trainer.order)
     return trainer
+
+
+def trainer_arguments(
+    settings: SFTSettings, has_eval: bool, output_dir: Path, seed: int, device: torch.device
+) -> SFTConfig:
+    """The settings in the trainer's words, with all that it would otherwise do by itself."""
+    t = settings.training
+    arguments = SFTConfig(
+        output_dir=str(output_dir),
+        use_cpu=device.type == "cpu",
+        seed=seed,
+        num_train_epochs=t.epochs,
+        max_steps=t.max_steps or -1,
+        per_device_train_batch_size=t.micro_batch_size,
+        per_device_eval_batch_size=t.micro_batch_size,
+        learning_rate=t.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=t.warmup_ratio,  # below 1 it is a share of the steps
+        weight_decay=t.weight_decay,
+        max_grad_norm=t.grad_clip,
+        optim="adamw_torch_fused",
+        bf16=pick_dtype(t.dtype, device) == torch.bfloat16,
+        gradient_checkpointing=False,
+        max_length=None,  # no example is longer
+        completion_only_loss=False,  # and have labels
+        remove_unused_columns=False,
+        eval_strategy="steps" if has_eval else "no",
+        eval_steps=settings.eval.interval,
+        logging_steps=settings.logging.interval,
+        logging_nan_inf_filter=False,  # a NaN must show
+        include_num_input_tokens_seen="all",  # padding too: for the packing efficiency
+        save_steps=settings.checkpoint.interval,
+        save_total_limit=1,  # and the best, where that is another one
+        load_best_model_at_end=settings.eval.keep_best and has_eval,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        ddp_find_unused_parameters=False,
+        log_level_replica="error",
+        disable_tqdm=True,
+        report_to="none",
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are torchrun's business, not DataParallel's
+    return arguments
 
 
 def train_model(
