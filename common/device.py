@@ -70,7 +70,7 @@ def memory_bytes(device: torch.device) -> tuple[int, int]:
         return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
     if status.exists():  # not getrusage: its peak includes the parent's, from before the program was loaded
-        rows = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        rows = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
         return int(rows["VmRSS"].split()[0]) * 1024, int(rows["VmHWM"].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return peak, peak
@@ -85,7 +85,7 @@ def free_memory_bytes(device: torch.device) -> int:
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
-        rows = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        rows = dict(line.split(":", 1) for line in meminfo.read_text(encoding="utf-8").splitlines())
         return int(rows["MemAvailable"].split()[0]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # no word on what is free: half of all
 

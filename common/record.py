@@ -103,7 +103,7 @@ def hardware() -> dict[str, Any]:
 
 def _cpu_name() -> str:
     try:
-        rows = Path("/proc/cpuinfo").read_text().splitlines()
+        rows = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(row.split(":", 1)[1].strip() for row in rows if row.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

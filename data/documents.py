@@ -7,7 +7,7 @@
 a folder    of such files, taken in the order of their names
 
 Empty documents (null in parquet) are skipped. One document, or one parquet batch, is in memory at a time.
-Another key or column than `text` can be named.
+`read_file` takes another key or column than `text`.
 """
 
 import contextlib
@@ -46,13 +46,13 @@ def document_files(path: Path | str) -> list[Path]:
     return [path]
 
 
-def read_documents(path: Path | str, text_column: str = TEXT_COLUMN) -> Iterator[str]:
+def read_documents(path: Path | str) -> Iterator[str]:
     """Yield the documents of a file or folder in order.
 
     Raises UserError naming the file, and the line or row where there is one, that cannot be read.
     """
     for file in document_files(path):
-        yield from filter(None, read_file(file, text_column))
+        yield from filter(None, read_file(file))
 
 
 def read_file(path: Path, text_column: str = TEXT_COLUMN, skip: int = 0) -> Iterator[str]:

@@ -50,8 +50,8 @@ def to_wandb(output_dir: Path, config: Row, resumed_at: int) -> Callable[[Row], 
     path = output_dir / "wandb_id"
     if not resumed_at:
         write_text(path, uuid.uuid4().hex)
-    identity = {"project": "domain-token-gpt2", "name": output_dir.name, "id": path.read_text(), "resume": "allow"}
-    run = wandb.init(**identity, dir=str(output_dir), config=config)
+    identity = {"project": "domain-token-gpt2", "name": output_dir.name, "id": path.read_text(encoding="utf-8")}
+    run = wandb.init(**identity, resume="allow", dir=str(output_dir), config=config)
     return lambda row: run.log(numbers(row), step=row["step"])
 
 

@@ -18,8 +18,6 @@ from scripts.stage_runs import ConditionRuns, benchmark_kind, common_benchmarks,
 SIGNIFICANCE = 0.05
 # Other ways of counting an item as right, by the key of their accuracy and that of the response.
 OTHER_SCORES = {"flexible": "correct_flexible", "acc_norm_char": "correct_acc_norm_char", "acc": "correct_acc"}
-
-
 # Responses that something is true of, and the key of a row that says it.
 RESPONSE_KEYS = {"in_format": "format_ok", "repetitive": "repeated_share", "skipped": "finish_reason"}
 RESPONSE_COUNTS: dict[str, Callable[[list[dict]], int]] = {

@@ -30,12 +30,7 @@ NOTES = {
     ),
 }
 PLOTTED_CATEGORIES = ("probes", "word_problems")  # those of the others have too few items each
-SAMPLES = {
-    "gsm8k": 2,
-    "probes": 1,
-    "word_problems": 1,
-    "domains": 1,
-}  # of each outcome: only one condition right, both, neither
+SAMPLES = {"gsm8k": 2, "probes": 1, "word_problems": 1, "domains": 1}  # of each outcome: one right, both, neither
 
 
 def build_report(comparison: dict[str, Any], both: dict[str, ConditionRuns], description: str, command: str) -> Report:

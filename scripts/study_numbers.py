@@ -61,7 +61,7 @@ def load_seeds(folders: list[Path]) -> list[Seed]:
     return seeds
 
 
-def study_numbers(seeds: list[Seed], description: str = "") -> dict[str, Any]:
+def study_numbers(seeds: list[Seed], description: str) -> dict[str, Any]:
     """Everything that the report says of benchmarks, training, GRPO, mul tokens and edits, JSON-ready (study.json)."""
     first, *others = [seed.comparison["benchmarks"] for seed in seeds]
     benchmarks = {name: _benchmark(name, seeds) for name in first if all(name in other for other in others)}

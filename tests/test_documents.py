@@ -142,9 +142,9 @@ def test_reading_from_a_place_on(tmp_path, suffix):
 def test_another_column(tmp_path):
     pq.write_table(pa.table({"body": ["x"], "text": [1]}), tmp_path / "a.parquet")
     (tmp_path / "b.jsonl").write_text('{"body": "y"}\n')
-    assert list(read_documents(tmp_path, "body")) == ["x", "y"]
+    assert [list(read_file(tmp_path / name, "body")) for name in ("a.parquet", "b.jsonl")] == [["x"], ["y"]]
     with pytest.raises(UserError, match='expected an object with a string under "content"'):
-        list(read_documents(tmp_path / "b.jsonl", "content"))
+        list(read_file(tmp_path / "b.jsonl", "content"))
 
 
 def test_checking_before_a_long_run(tmp_path):

@@ -66,6 +66,19 @@ def test_imports_go_one_way():
     assert wrong == []
 
 
+# -- files -------------------------------------------------------------------------------------------------------------
+def test_text_files_are_utf8_whatever_the_locale():
+    wrong = []
+    for path, tree in TREES.items():
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            name = ast.unparse(call.func)
+            is_binary = any(isinstance(mode, ast.Constant) and "b" in str(mode.value) for mode in call.args[1:])
+            as_text = (name == "open" and not is_binary) or name.endswith((".read_text", ".write_text"))
+            if as_text and "encoding" not in [keyword.arg for keyword in call.keywords]:
+                wrong.append(f"{path}:{call.lineno}")
+    assert wrong == []
+
+
 # -- scripts ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_explains_every_option(script, monkeypatch, capsys):
