@@ -37,7 +37,7 @@ class Sampling:
         blocks = logits.view(-1, BLOCK, logits.size(1))
         maxima = blocks.amax(1)  # (V / BLOCK, R)
         logits -= maxima.amax(0)
-        if self.temperature > 0:
+        if self.temperature not in (0, 1):
             logits *= 1 / self.temperature
         ids = None
         if self.temperature == 0 or self.top_k == 1:

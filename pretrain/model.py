@@ -17,7 +17,7 @@ from torch import Tensor
 from pretrain.loss import chunked_cross_entropy
 from tokenizer.mul_facts import VOCAB_SIZE
 
-FEW_ROWS = 128  # batch x time up to which decoding multiplies vectors rather than matrices
+FEW_ROWS, WIDE = 128, 256  # batch x time up to which, and inputs from which, decoding multiplies W x^T on a CPU
 
 
 @dataclass
@@ -77,13 +77,18 @@ class KVCache:
 
 
 class Linear(nn.Linear):
-    """nn.Linear that multiplies few rows the other way round on a CPU, as W x^T: up to twice as fast in decoding."""
+    """nn.Linear that multiplies few rows the other way round on a CPU, as W x^T, where that is up to twice as fast.
+
+    It is where several threads share a wide product: the library splits its longer side among them.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.numel() // x.size(-1)
-        if x.device.type != "cpu" or rows > FEW_ROWS or torch.is_grad_enabled():
+        few = x.device.type == "cpu" and rows <= FEW_ROWS and not torch.is_grad_enabled()
+        if not few or self.in_features < WIDE or torch.get_num_threads() == 1:
             return super().forward(x)
-        return torch.addmm(self.bias[:, None], self.weight, x.flatten(0, -2).t()).t().unflatten(0, x.shape[:-1])
+        y = torch.addmm(self.bias[:, None], self.weight, x.flatten(0, -2).t()).t()
+        return y.contiguous().unflatten(0, x.shape[:-1])  # attention is slower on vectors that are not
 
 
 class Attention(nn.Module):

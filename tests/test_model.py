@@ -7,7 +7,7 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from pretrain.hf_weights import from_hf_state, hf_config, to_hf_state
-from pretrain.model import GPT, GPTConfig, KVCache
+from pretrain.model import FEW_ROWS, GPT, WIDE, GPTConfig, KVCache, Linear
 from tests.helpers import random_gpt
 
 TINY = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=32, vocab_size=211)
@@ -116,6 +116,21 @@ def test_cache_rows_can_be_repeated_and_dropped():
     cache.select(rows)
     out = model.hidden(idx[rows, 8:], cache)  # four tokens at once on top of eight
     torch.testing.assert_close(out, model.hidden(idx)[rows, 8:], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 5, FEW_ROWS])
+def test_few_rows_through_a_wide_layer_equal_many_of_them(rows, monkeypatch):
+    """The product that a CPU's threads make the other way round, beside nn.Linear's."""
+    layer, ways = Linear(WIDE, 24), []
+    x = torch.randn(rows, 1, WIDE, generator=torch.Generator().manual_seed(0))
+    addmm = torch.addmm
+    monkeypatch.setattr(torch, "addmm", lambda *arguments: ways.append(1) or addmm(*arguments))
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        with torch.no_grad():
+            out = layer(x)
+        torch.testing.assert_close(out, torch.nn.functional.linear(x, layer.weight, layer.bias), rtol=1e-5, atol=1e-5)
+        assert len(ways) == threads - 1 and out.is_contiguous()
 
 
 def test_flops_per_token_by_hand():
