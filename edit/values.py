@@ -20,6 +20,7 @@ from tqdm import tqdm
 from edit.passes import Suffix
 from edit.prompts import EditPrompt, check_length, context_weights
 from edit.settings import ValueSettings
+from edit.token_losses import token_losses
 from pretrain.model import GPT
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's defaults
@@ -77,21 +78,24 @@ class ValueLoss:
         self.weights = torch.tensor(weights, device=device)
         bare = [owners.index(i) for i in range(len(requests))]
         self.norms = self.suffix.starts()[bare].norm(dim=-1)  # (N,), |h| of the bare prompts
-        if settings.kl_weight:
-            zero = torch.zeros(len(rows), model.config.n_embd, device=device)
-            with torch.no_grad():
-                self.clean = self._logprobs(self.suffix.read(zero, self.anchors, torch.zeros_like(self.anchors)))
+        self.clean = self._clean_logits(len(rows))
+
+    @torch.no_grad()
+    def _clean_logits(self, B: int) -> Tensor:
+        """(A, V) at the anchors, those of the B rows that end with the subject; A is 0 without a KL weight."""
+        anchored = torch.isin(torch.arange(B, device=self.anchors.device), self.anchors)
+        each = torch.arange(len(self.anchors), device=self.anchors.device)
+        nothing = torch.zeros(len(each), self.model.config.n_embd, device=each.device)
+        x = self.suffix.select(anchored).read(nothing, each, torch.zeros_like(each))
+        return self.model.logits(self.model.ln_f(x))
 
     def __call__(self, delta: Tensor) -> Tensor:
         """Losses (N,) in nats of delta (N, C)."""
         where, slots = torch.cat([self.where, self.anchors]), torch.cat([self.slots, torch.zeros_like(self.anchors)])
-        scored, anchors = self.suffix.read(delta[self.owners], where, slots).tensor_split([len(self.where)])
-        nll = torch.nn.functional.nll_loss(self._logprobs(scored), self.targets, reduction="none")
-        loss = torch.zeros(len(delta), device=delta.device)
-        loss = loss.index_add(0, self.owners[self.where], nll * self.weights)
-        if self.settings.kl_weight:
-            now = self._logprobs(anchors)
-            loss = loss + self.settings.kl_weight * (now.exp() * (now - self.clean)).sum(-1)
+        weights = torch.cat([self.weights, self.weights.new_full((len(self.anchors),), self.settings.kl_weight)])
+        x = self.model.ln_f(self.suffix.read(delta[self.owners], where, slots))
+        losses = weights * token_losses(x, self.model.wte.weight, self.targets, self.clean)
+        loss = torch.zeros(len(delta), device=delta.device).index_add(0, self.owners[where], losses)
         return loss + self.settings.weight_decay * delta.norm(dim=-1) / self.norms**2
 
     def select(self, edits: Tensor) -> "ValueLoss":
@@ -106,14 +110,10 @@ class ValueLoss:
         chosen.suffix = self.suffix.select(rows)
         chosen.owners, chosen.where = new_edit[self.owners[rows]], new_row[self.where[scored]]
         chosen.slots, chosen.targets, chosen.weights = (t[scored] for t in (self.slots, self.targets, self.weights))
-        chosen.norms, chosen.anchors = self.norms[edits], self.anchors
+        chosen.norms, chosen.anchors, chosen.clean = self.norms[edits], self.anchors, self.clean
         if self.settings.kl_weight:
             chosen.anchors, chosen.clean = new_row[self.anchors[edits]], self.clean[edits]
         return chosen
-
-    def _logprobs(self, x: Tensor) -> Tensor:
-        """(R, V) of the streams (R, C). The head is the widest layer: only what is scored goes through it."""
-        return self.model.logits(self.model.ln_f(x)).float().log_softmax(-1)
 
 
 def find_values(
