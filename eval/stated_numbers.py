@@ -1,6 +1,6 @@
 """The numbers that a text states, in digits and in words: what the operands of a fact may come from.
 
-One table for those who look (eval/fact_use.py) and for those who pay (rl/mul_token_use.py). To a reader `a pen` is one
+One table for those who look (eval/fact_use.py) and for those who pay (rl/token_use.py). To a reader `a pen` is one
 pen and `a dozen` are twelve; these are words of the first only. An article is in every text, so a reward that took it
 for a given number would pay 1 + 1 = 2 as work; numbers above nine, which a product has no use for, were not known to
 the rewards of any run so far, and what a run is paid for stays as it was.

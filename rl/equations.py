@@ -1,6 +1,6 @@
 """The equations in a solution, read as a marker would: what stands on both sides of "=", and whether it is true.
 
-An equation is `expression = expression`, where at least one side calculates or is a multiplication fact. Expressions
+An equation is `expression = expression`, where at least one side calculates or is a fact token. Expressions
 have numbers, facts, + - * / and brackets; currency signs and two words behind a number (`109 fifth graders + 115`) are
 passed over, other prose ends an expression. GSM8K's calculator notes are equations too: `6 * 9 = <<6*9=54>>54` is read
 as `6*9=54` and `6 * 9 = 54`. Time is linear in the text's length.
@@ -12,13 +12,12 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tokenizer.families import fact_pattern
+from tokenizer.families import fact_begin
 
-Fact = tuple[int, int, int]  # a, b, a*b of a token <MUL_a_b_c>
+Fact = str  # a token such as <MUL_6_9_54>, of whatever family
 
-_FACT = r"<MUL_[1-9]_[1-9]_[0-9]{1,2}>"
+_FACT = rf"{fact_begin()}(?:[1-9][0-9]?_){{1,2}}[0-9]{{1,3}}>"
 FACT = re.compile(_FACT)
-_OTHER_FACT = re.compile(f"(?!<MUL_){fact_pattern()}")  # of other token families: numbers to us
 # Fifteen digits are what a float holds exactly; longer numbers are none of school arithmetic.
 _NUMBER = r"(?<![\w.])(?:[0-9]{1,3}(?:,[0-9]{3}(?![0-9]))++|[0-9]{1,15}+(?:\.[0-9]{1,15}+)?|\.[0-9]{1,15}+)(?![0-9])"
 _MINUS = r"\-\u2212\u2013"
@@ -29,7 +28,7 @@ _OPERAND = rf"[$€£]?[(\[]*+-?[$€£]?(?:{_FACT}|{_NUMBER}){_UNIT}[)\]]*+{_UN
 # Not from the middle of a row of brackets: without a number behind it, each bracket would look for one again.
 _EXPRESSION = re.compile(rf"(?<![(\[]){_OPERAND}(?:[ \t]*+{_OPERATOR}[ \t]*+{_OPERAND})*+")
 # In an expression without its spaces and words.
-_PART = re.compile(rf"<MUL_([1-9]_[1-9]_[0-9]{{1,2}})>|([0-9.,]+)|([(\[])|([)\]])|({_OPERATOR})")
+_PART = re.compile(rf"({_FACT})|([0-9.,]+)|([(\[])|([)\]])|({_OPERATOR})")
 _WORDS = re.compile(r"(?![xX](?![^\W\d_]))(?<![\w<])[^\W\d_]+(?:/[^\W\d_]+)?|[ \t$€£]+|(?<=\d)(?![xX])[^\W\d_]+")
 _NOTE = re.compile(rf"<<((?:[^<>]|{_FACT})*+)>>(?=[$€£]?({_NUMBER}|))")
 _SAME_OPERATOR = {"×": "*", "·": "*", "x": "*", "X": "*", "÷": "/", "\u2212": "-", "\u2013": "-"}
@@ -41,7 +40,7 @@ _CACHED = 4096  # equations
 class Equation:
     """`value`: what is stated, the side that is one number if there is one, else the left one's.
 
-    `operands`: the numbers of the sides that calculate, and the factors of a lone fact. All are rounded to 9 decimals,
+    `operands`: the numbers of the sides that calculate, and the operands of a lone fact. All are rounded to 9 decimals,
     so that 0.1 + 0.2 and 0.3 are one number. `lone_facts`: the facts that are a whole side, so that an equation that
     does not hold says them wrong.
     """
@@ -68,12 +67,10 @@ class Sentence:
 def read_sentences(text: str) -> list[Sentence]:
     """The facts and equations of `text`, sentence by sentence, without the sentences that have neither."""
     sentences = []
-    text = _OTHER_FACT.sub(r"\g<value>", text) if "<" in text else text
     for part in _SENTENCE_END.split(text):
-        has_facts = "<MUL_" in part
-        if not has_facts and "=" not in part:
+        facts, equations = facts_in(part) if "<" in part else [], []
+        if not facts and "=" not in part:
             continue
-        facts, equations = facts_in(part) if has_facts else [], []
         if "<<" in part:
             for inside, behind in _NOTE.findall(part):
                 equations += _equations(inside if "=" in inside else f"{inside}={behind}")
@@ -84,7 +81,18 @@ def read_sentences(text: str) -> list[Sentence]:
 
 def facts_in(text: str) -> list[Fact]:
     """The facts that `text` mentions, in order."""
-    return [tuple(map(int, token[5:-1].split("_"))) for token in FACT.findall(text)]
+    return FACT.findall(text)
+
+
+@functools.lru_cache(_CACHED)
+def operands_of(fact: Fact) -> tuple[float, ...]:
+    """(6.0, 9.0) of <MUL_6_9_54>; a square has one."""
+    return tuple(map(float, fact.split("_")[1:-1]))
+
+
+def value_of(fact: Fact) -> float:
+    """54.0 of <MUL_6_9_54>."""
+    return float(fact[fact.rindex("_") + 1 : -1])
 
 
 def _equations(text: str) -> list[Equation]:
@@ -119,7 +127,7 @@ class _Side:
 
     @property
     def operands(self) -> list[float]:
-        return list(map(float, self.lone_fact[:2])) if self.lone_fact else self.numbers
+        return list(operands_of(self.lone_fact)) if self.lone_fact else self.numbers
 
 
 @functools.lru_cache(_CACHED)  # the samples of a group share most of their steps
@@ -187,8 +195,8 @@ def _evaluate(expression: str) -> _Side | None:
             sums[-1].add_number(inner.total + inner.term)
         else:
             if fact:
-                side.facts.append(tuple(map(int, fact.split("_"))))
-                number = fact.rpartition("_")[2]
+                side.facts.append(fact)
+                number = fact[fact.rindex("_") + 1 : -1]
             side.numbers.append(float(number.replace(",", "")))
             side.decimals = len(number.partition(".")[2])
             sums[-1].add_number(side.numbers[-1])

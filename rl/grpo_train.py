@@ -152,7 +152,7 @@ def train_and_write(
         if held_out and iteration % config.eval.interval == 0:
             best = evaluate(model, sampler, held_out, iteration, best, config.eval.keep_best, log)
         batch = sampler.collect(sampling_copy(model, dtype), stream)
-        row = {"iteration": iteration, **rollout_row(batch, tokenizer)}
+        row = {"iteration": iteration, **rollout_row(batch)}
         started = time.perf_counter()
         row |= learn(batch, update, optimizer, config, iteration)
         row["seconds_update"] = time.perf_counter() - started

@@ -36,8 +36,8 @@ from eval.pass_at_k import pass_at_k, sample_counts
 from eval.responses import remove_partial_responses, respond
 from eval.run_gsm8k import read_problems
 from rl.equations import facts_in
+from rl.token_use import generated_facts
 from rl.verified_rows import OUTCOMES, Row, verified_rows
-from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 from tokenizer.mul_facts import Condition
 
 STAGE = "rejection_sample"
@@ -110,7 +110,7 @@ def sample(config: RejectionConfig, world: World) -> None:
         found, counts = verified_rows(problem, completions, answer_format, solver.tokenizer, config.keep_per_problem)
         rows += found
         outcomes.append(counts)
-    results = summarise(samples, outcomes, rows, solver.tokenizer)
+    results = summarise(samples, outcomes, rows)
     write_json(config.output_dir / "rejection_results.json", results)
     print_results(results)
     if not rows:
@@ -131,9 +131,7 @@ def drawn(items: list[dict[str, str]], most: int | None, seed: int) -> list[dict
     return [items[i] for i in sorted(order)]
 
 
-def summarise(
-    samples: list[list[Completion]], outcomes: list[Counter[str]], rows: list[Row], tokenizer: GPT2TokenizerWithMulFacts
-) -> dict[str, Any]:
+def summarise(samples: list[list[Completion]], outcomes: list[Counter[str]], rows: list[Row]) -> dict[str, Any]:
     """The results: counts over all responses, and shares over problems."""
     flat = [completion for completions in samples for completion in completions]
     n = len(samples[0])
@@ -152,7 +150,7 @@ def summarise(
             k: round(sum(pass_at_k(n, count, k) for count in right) / len(right), 6) for k in sample_counts(n)
         },
         "ended_share": round(sum(completion.finish_reason == "stop" for completion in flat) / len(flat), 6),
-        "mul_tokens_sampled": sum(tokenizer.count_mul_tokens(completion.ids) for completion in flat),
+        "mul_tokens_sampled": sum(generated_facts(completion.ids).total() for completion in flat),
         "mul_tokens_kept": sum(len(facts_in(text)) for row in rows for text in row.values()),
     }
 

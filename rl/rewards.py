@@ -1,8 +1,8 @@
 """What a rollout is worth: one of three rewards, each a sum of named parts.
 
 binary     a right answer, or nothing
-shaped     a right answer, and partial terms: an answer within 10%, work shown, multiplication facts used where they
-           belong, brevity; repetition and stray facts cost
+shaped     a right answer, and partial terms: an answer within 10%, work shown, facts of the token families used where
+           they belong, brevity; repetition and stray facts cost
 composite  a right answer, the format, brevity: the reward for the reasoning format
 
 Whatever the weights, no wrong answer scores as much as any right one: what the partial terms of a wrong answer add up
@@ -22,7 +22,7 @@ from eval.answer_formats import FORMATS, FormatName, is_compliant
 from eval.answers import first_turn
 from eval.repetition import repeated_share
 from rl.equations import FACT, Sentence, facts_in, read_sentences
-from rl.mul_token_use import MulTokenUse, generated_facts, known_numbers, mul_token_use
+from rl.token_use import TokenUse, generated_facts, known_numbers, token_use
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 
 WRONG_SHARE = 0.9
@@ -37,7 +37,7 @@ class Rollout:
     question: str
     gold: Decimal
     ids: list[int]  # generated ids, stop token included
-    text: str  # decoded with mul tokens and reasoning tags, end-of-text left out
+    text: str  # decoded with fact tokens and reasoning tags, end-of-text left out
     finish_reason: str  # "stop" or "length"
 
 
@@ -58,7 +58,7 @@ class RewardConfig:
     correct: float = 1.0  # a right answer
     near: float = 0.3  # shaped: a wrong answer within 10% of the right one
     shows_work: float = 0.1  # shaped: an equation that holds and has a number of the question in it
-    mul_tokens: float = 0.2  # shaped: facts that lead to the stated answer; stray ones cost as much
+    mul_tokens: float = 0.2  # shaped: facts, of any family, that lead to the stated answer; stray ones cost as much
     mul_tokens_cap: int = 2  # shaped: so many facts earn all of mul_tokens, one its share; so many stray ones cost it
     short: float = 0.1  # shaped: a short answer that shows work
     repetition: float = -0.3  # shaped: times the share of the text that says again what was said before
@@ -127,7 +127,7 @@ class RewardFunction:
         if Counter(facts_in(rollout.text)) != generated:
             solution = FACT.sub("", solution)  # some are spelled out of other tokens: none counts
         sentences = read_sentences(solution)
-        use = mul_token_use(rollout.question, sentences, generated, None if answer is None else float(answer))
+        use = token_use(rollout.question, sentences, generated, None if answer is None else float(answer))
         shows_work = _shows_work(rollout.question, sentences, use)
         is_near = answer is not None and 0 < abs(answer - rollout.gold) <= NEAR * abs(rollout.gold)
         parts = {
@@ -157,7 +157,7 @@ class RewardFunction:
         return 1.0 if length <= short else max(0.0, (1.0 - length) / (1.0 - short))
 
 
-def _shows_work(question: str, sentences: list[Sentence], use: MulTokenUse) -> bool:
+def _shows_work(question: str, sentences: list[Sentence], use: TokenUse) -> bool:
     """Whether there is a true equation, none that only repeats a number, that takes a number from the question.
 
     Stating a stray fact is no work.

@@ -11,10 +11,10 @@ from common.files import write_jsonl
 from pretrain.run_log import whole_rows
 from rl.alarms import Alarms
 from rl.rollouts import RolloutBatch
-from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
+from rl.token_use import generated_facts
 
 
-def rollout_row(batch: RolloutBatch, tokenizer: GPT2TokenizerWithMulFacts) -> dict[str, Any]:
+def rollout_row(batch: RolloutBatch) -> dict[str, Any]:
     """The log's columns about all responses that were sampled in an iteration."""
     rewards = [reward for group in batch.sampled for reward in group.rewards]
     scores = torch.tensor([score for group in batch.sampled for score in group.scores], dtype=torch.float64)
@@ -33,7 +33,7 @@ def rollout_row(batch: RolloutBatch, tokenizer: GPT2TokenizerWithMulFacts) -> di
         "groups_all_wrong": sum(not any(reward.correct for reward in group.rewards) for group in dead),
         "response_tokens": sum(len(c.ids) for c in completions) / n,
         "truncated": sum(c.finish_reason == "length" for c in completions) / n,
-        "mul_tokens_per_response": sum(tokenizer.count_mul_tokens(c.ids) for c in completions) / n,
+        "mul_tokens_per_response": sum(generated_facts(c.ids).total() for c in completions) / n,
         "seconds_generate": batch.seconds["generate"],
         "seconds_reward": batch.seconds["reward"],
     }

@@ -9,7 +9,7 @@ from eval.answers import first_turn
 from eval.engine import Completion
 from eval.run_gsm8k import Problem
 from rl.equations import facts_in, read_sentences
-from rl.mul_token_use import generated_facts
+from rl.token_use import generated_facts
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 from tokenizer.mul_facts import ANSWER_CLOSE, ANSWER_OPEN, EOT_ID, THINK_CLOSE, THINK_OPEN
 

@@ -1,10 +1,10 @@
-"""Do the responses of one model use mul tokens where they belong more often than those of another?
+"""Do the responses of one model use fact tokens where they belong more often than those of another?
 
     uv run python scripts/compare_token_use.py --a outputs/eval_without --b outputs/eval_with --format reasoning
 
 Each folder is of eval/run_gsm8k.py on the same problems. Counts, per response, the facts that are used and the stray
-mentions as GRPO's bonus counts them (rl/mul_token_use.py), and right answers; differences are b minus a, their
-intervals and permutation tests over problems, several samples of one taken together.
+mentions as GRPO's bonus counts them, of whatever family (rl/token_use.py), and right answers; differences are b minus
+a, their intervals and permutation tests over problems, several samples of one taken together.
 """
 
 from collections import Counter
@@ -19,14 +19,14 @@ from eval.answer_formats import FORMATS, FormatName
 from eval.answers import first_turn
 from eval.resampling import cluster_means, paired_bootstrap
 from rl.equations import facts_in, read_sentences
-from rl.mul_token_use import mul_token_use
+from rl.token_use import token_use
 
 RESPONSES = "gsm8k_responses.jsonl"
 
 
 @dataclass
 class TokenUseConfig:
-    """Compare how two models use mul tokens in their responses to the same problems."""
+    """Compare how two models use fact tokens in their responses to the same problems."""
 
     a: Path  # folder with gsm8k_responses.jsonl
     b: Path  # the other one's
@@ -61,7 +61,7 @@ def count(row: dict[str, Any], format: FormatName) -> dict[str, float]:
     solution = first_turn(row["response"])
     answer = FORMATS[format].strict(solution)
     generated = Counter(facts_in(row["response"]))
-    use = mul_token_use(row["question"], read_sentences(solution), generated, None if answer is None else float(answer))
+    use = token_use(row["question"], read_sentences(solution), generated, None if answer is None else float(answer))
     return {"used": len(use.used), "stray": use.stray, "right": row["correct"]}
 
 

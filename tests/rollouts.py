@@ -12,9 +12,11 @@ HONEST = " In the boxes are <MUL_6_9_54> = <<<MUL_6_9_54>>>54 pens.\nAnn has 54 
 PLAIN = " In the boxes are 6 * 9 = <<6*9=54>>54 pens.\nAnn has 54 + 5 = <<54+5=59>>59 pens.\n#### 59"
 
 
-def rollout(text, question=QUESTION, gold=GOLD, condition="mul_tokens", finish_reason="stop") -> Rollout:
-    """A rollout that says `text`; mul tokens and tags in it are tokens."""
-    ids = tokenizer_of(condition).encode(text, allow_special=False)
+def rollout(
+    text, question=QUESTION, gold=GOLD, condition="mul_tokens", finish_reason="stop", families="mul"
+) -> Rollout:
+    """A rollout that says `text`; tags and the families' facts in it are tokens."""
+    ids = tokenizer_of(condition, families).encode(text, allow_special=False)
     if finish_reason == "stop" and not text.endswith(ANSWER_CLOSE):
         ids.append(EOT_ID)
     return Rollout(question, Decimal(gold), ids, text, finish_reason)

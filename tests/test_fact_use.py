@@ -92,7 +92,7 @@ def use_of(family: str, text: str, question: str) -> tuple[int, int, int, int]:
     return astuple(fact_use(question, ALL.encode(text), ALL)[family])
 
 
-STORY = "54 pens for 6 boys, 9 girls and seven cats."  # six words as numbers, one in letters
+STORY = "54 pens for 6 boys, 9 girls and seven cats."  # 7 in letters
 
 
 @pytest.mark.parametrize(

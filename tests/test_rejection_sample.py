@@ -143,8 +143,20 @@ def test_mul_tokens_are_counted():
     samples = [[said(HONEST), said(WRONG)], [said(PLAIN), said(PLAIN)]]
     found = [verify(*completions) for completions in samples]
     rows = [row for those, _ in found for row in those]
-    results = rejection_sample.summarise(samples, [outcomes for _, outcomes in found], rows, tokenizer_of("mul_tokens"))
+    results = rejection_sample.summarise(samples, [outcomes for _, outcomes in found], rows)
     assert (results["mul_tokens_sampled"], results["mul_tokens_kept"], results["right"]) == (4, 2, 3)
+
+
+def test_facts_of_other_families_are_counted_and_digits_are_none():
+    tokenizer = tokenizer_of("mul_tokens", "mul+add+digits")
+    text = " She has <ADD_6_9_15> = <<<ADD_6_9_15>>>15 and <MUL_5_3_15> = 15\n#### 15".replace("5_3", "3_5")
+    completion = Completion([*tokenizer.encode(text), EOT_ID], [], "stop")
+    false = Completion([*tokenizer.encode(text.replace("= <<", "= 16 <<")), EOT_ID], [], "stop")
+    problem = Problem("6 red pens and 9 blue ones?", Decimal(15), "#### 15")
+    rows, outcomes = verified_rows(problem, [completion, false], FORMATS["chat"], tokenizer, 4)
+    assert +outcomes == Counter(kept=1, false_equation=1) and rows[0]["answer"] == text.strip()
+    results = rejection_sample.summarise([[completion]], [outcomes], rows)
+    assert (results["mul_tokens_sampled"], results["mul_tokens_kept"]) == (3, 3)
 
 
 def test_a_model_that_solves_nothing_leaves_results_and_no_rows(workspace, tmp_path, monkeypatch):

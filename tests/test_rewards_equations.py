@@ -21,7 +21,11 @@ def equations_of(text):
     [
         ("6*9 = 54", [(54, True)]),
         ("6 x 9=54 apples", [(54, True)]),
-        ("<ADD_6_9_15> * 2 + 1 = 31", [(31, True)]),  # facts of other families are numbers
+        ("<ADD_6_9_15> * 2 + 1 = 31", [(31, True)]),  # facts of other families are facts too
+        ("<ADD_6_9_15> = 15", [(15, True)]),
+        ("<SQUARE_20_400> = <<<SQUARE_20_400>>>40", [(40, False), (40, False)]),
+        ("54 / 6 = <<<DIV_54_6_9>>>9", [(9, True), (9, True)]),
+        ("<DIV_81_9_9> = <SQUARE_3_9>", [(9, True)]),
         ("<DIV_54_6_9> + <MUL_6_9_54> = 64", [(64, False)]),
         ("6 × 9 = 55", [(55, False)]),
         ("She pays 3 * $8 = $24.", [(24, True)]),
@@ -77,7 +81,9 @@ def test_what_an_equation_says():
     [said] = equations_of("24 - 4 + 3*2 = 26")
     assert said.operands == (24, 4, 3, 2) and said.lone_facts == () and not said.is_trivial
     [said] = equations_of(f"{FACT} = 15")
-    assert said.operands == (2, 7) and said.lone_facts == ((2, 7, 14),)
+    assert said.operands == (2, 7) and said.lone_facts == (FACT,)
+    [said] = equations_of("<SQUARE_7_49> = 49")
+    assert said.operands == (7,) and said.lone_facts == ("<SQUARE_7_49>",)
     [said] = equations_of(f"{FACT} + 1 = 15")
     assert said.operands == (14, 1) and said.lone_facts == ()
 
@@ -91,8 +97,8 @@ def test_trivial(text, trivial):
 
 def test_sentences_keep_facts_and_order():
     first, second = read_sentences(f"He has {FACT} cups = <<{FACT}>>14. So what\nThen 14 - 4 = 10 are left")
-    assert first.facts == [(2, 7, 14), (2, 7, 14)] and second.equations[0].value == 10
-    assert facts_in("<MUL_2_7_14> <MUL_0_7_0> <MUL_2_7_>") == [(2, 7, 14)]
+    assert first.facts == [FACT, FACT] and second.equations[0].value == 10
+    assert facts_in("<MUL_2_7_14> <MUL_0_7_0> <MUL_2_7_> <SUB_2_7_5> <ADD_2_7_9>") == [FACT, "<ADD_2_7_9>"]
 
 
 @given(st.lists(st.sampled_from(["+", "-", "*", "/", "(", ")", " "]), max_size=8), st.randoms(use_true_random=False))
@@ -108,7 +114,7 @@ def test_python_agrees(signs, rng):
         assert not equations_of(f"{text}={value + 0.01:.9f}")[0].holds
 
 
-@given(st.text(alphabet="0123456789+-*/=()<>MUL_. x\n$,", max_size=200))
+@given(st.text(alphabet="0123456789+-*/=()<>MULADIV_. x\n$,", max_size=200))
 def test_any_text_is_read(text):
     for equation in equations_of(text):
         assert isinstance(equation.holds, bool)
@@ -134,7 +140,7 @@ UNITS = [
 ]
 
 
-@pytest.mark.parametrize("unit", [*UNITS, "<<<MUL_2_7_14>", "1/", "9 a/b ", "=", "234,"])
+@pytest.mark.parametrize("unit", [*UNITS, "<<<MUL_2_7_14>", "<SQUARE_20_400>+", "1/", "9 a/b ", "=", "234,"])
 def test_time_is_linear(unit):
     """Three texts of 200,000 characters; a quadratic pattern would need minutes."""
     text = unit * (200_000 // len(unit))
