@@ -15,16 +15,17 @@ usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "scripts/${0##*/}"; }
 
 # A virtual environment of its own works where the system's pip is locked; the rest is for systems without venv or pip.
 install_uv() {
+    local log=$UV_HOME/install.log
     mkdir -p "$UV_HOME"
+    uv_path=""
     if python3 -m venv "$UV_HOME" && "$UV_HOME/bin/pip" install --quiet "uv==$UV_VERSION"; then
         uv_path="$UV_HOME/bin/uv"
     elif python3 -m pip install --quiet --target "$UV_HOME/site" "uv==$UV_VERSION"; then
         uv_path="$UV_HOME/site/bin/uv"
     elif command -v curl >/dev/null && curl -LsSf https://astral.sh/uv/install.sh | UV_INSTALL_DIR="$UV_HOME" sh; then
         uv_path="$UV_HOME/uv"
-    else
-        fail "uv could not be installed; install it by hand (https://docs.astral.sh/uv), then run this script again"
-    fi >"$UV_HOME/install.log" 2>&1
+    fi >"$log" 2>&1
+    [[ -n $uv_path ]] || fail "uv could not be installed ($log says why); install it by hand (https://docs.astral.sh/uv)"
 }
 
 # Link uv into a folder that the user's shell already searches, so that `uv run ...` works after this script.
