@@ -112,7 +112,7 @@ def read_gsm8k(folder: Path) -> tuple[list[dict], list[dict]]:
     return splits[0], splits[1]
 
 
-def pieces_of(text: str, limit: int = PIECE_CHARACTERS) -> Iterator[str]:
+def paragraph_pieces(text: str, limit: int = PIECE_CHARACTERS) -> Iterator[str]:
     """Cut a document at paragraph borders into pieces of at most `limit` characters.
 
     A longer paragraph is cut between sentences; only a single sentence longer than that gives a longer piece.
@@ -136,7 +136,7 @@ def text_documents(config: PrepareTextConfig, test: HeldOutQuestions, left_out: 
         if test.occur_in(text):
             left_out["text"] += 1
             continue
-        for piece in filter(None, pieces_of(text)):
+        for piece in filter(None, paragraph_pieces(text)):
             room -= len(piece)
             if room < 0:
                 return

@@ -22,7 +22,6 @@ from sft.stage import StageConfig, check_stage, merged_counts, run_stage
 from tokenizer.mul_facts import ANSWER_CLOSE, EOT_ID, REASONING_TAGS
 
 STAGE = "sft_reasoning"
-RESULTS = "sft_results.json"
 
 
 @dataclass
@@ -44,7 +43,7 @@ def main() -> None:
     run_stage(
         config,
         stage=STAGE,
-        results_name=RESULTS,
+        results_name="sft_results.json",
         examples=[reasoning_example(**row) for row in train.rows],
         source=str(config.data_path),
         dropped=merged_counts(train.dropped, val.dropped),

@@ -15,7 +15,7 @@ from common.files import read_json, read_jsonl, write_jsonl
 from data import prepare_text
 from data.documents import read_documents
 from data.held_out import HeldOutQuestions
-from data.prepare_text import pieces_of, without_borders
+from data.prepare_text import paragraph_pieces, without_borders
 from data.world.arithmetic import PAIRS, WEIGHTS, arithmetic_documents, drills
 from data.world.draws import shuffled_cycle
 from data.world.facts import fact_documents, fact_records
@@ -330,7 +330,7 @@ def test_text_is_capped_and_test_questions_in_it_are_left_out(tmp_path, monkeypa
 
 def test_pieces_join_to_the_text_and_respect_the_limit():
     text = "\r\n\r\n".join(" ".join(f"Sentence {i} of {j}." for i in range(j % 30)) for j in range(100))
-    pieces = list(pieces_of(text, limit=300))
+    pieces = list(paragraph_pieces(text, limit=300))
     assert max(map(len, pieces)) <= 300
     assert "".join("".join(pieces).split()) == "".join(text.split())
     assert sum(map(len, pieces)) / len(pieces) > 150
