@@ -7,6 +7,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.record import chain_of
+from eval.fact_use import USE_MEASURES, families_counted
 from eval.power import detectable_mean_difference, minimum_detectable_difference
 from eval.repetition import REPETITIVE_SHARE
 from eval.resampling import MeanDifference, bootstrap_mean, cluster_means, paired_bootstrap
@@ -108,11 +109,9 @@ def _summary(rows: list[dict]) -> dict[str, Any]:
     summary = accuracy(rows)
     summary |= {name: accuracy(rows, key) for name, key in OTHER_SCORES.items() if key in rows[0]}
     if "mul_tokens" in rows[0]:  # HellaSwag is chosen, not generated
-        used = [row["mul_tokens"] for row in rows]
-        summary["mul_tokens"] = {"total": sum(used), "responses": sum(count > 0 for count in used)}
-        for use in ("right", "placed", "grounded"):
-            if f"mul_tokens_{use}" in rows[0]:
-                summary["mul_tokens"][use] = sum(row[f"mul_tokens_{use}"] for row in rows)
+        summary["mul_tokens"] = _token_use(rows, "mul_tokens")
+        if others := families_counted(rows[0]):
+            summary["token_families"] = {name: _token_use(rows, f"{name}_tokens") for name in others}
     if "response_tokens" in rows[0]:
         lengths = [row["response_tokens"] for row in rows]
         p50, p95 = np.percentile(lengths, [50, 95])
@@ -122,6 +121,14 @@ def _summary(rows: list[dict]) -> dict[str, Any]:
         if "thinking_tokens" in rows[0]:
             summary["mean_thinking_tokens"] = sum(row["thinking_tokens"] for row in rows) / len(rows)
     return summary
+
+
+def _token_use(rows: list[dict], column: str) -> dict[str, int]:
+    """How many tokens of a family there are, in how many responses, and what older evaluations do not say of them."""
+    counts = [row[column] for row in rows]
+    use = {"total": sum(counts), "responses": sum(count > 0 for count in counts)}
+    measures = [measure for measure in USE_MEASURES if f"{column}_{measure}" in rows[0]]
+    return use | {measure: sum(row[f"{column}_{measure}"] for row in rows) for measure in measures}
 
 
 def _test(a: list[dict], b: list[dict], counts: dict[str, int]) -> dict[str, Any]:

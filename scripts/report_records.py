@@ -1,6 +1,7 @@
 """The report's sections on what the run records say: losses, responses, the audit, data, time, configs."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from scripts.compute_match import AuditRow
@@ -14,6 +15,12 @@ LOSS_NOTE = (
     "which model is better. Bits per byte, where given, are per byte of the text before injection, the same text for "
     "both; but a mul token also drops the order of the factors and the spaces, which the baseline has to predict."
 )
+USE_LABELS = {  # of a family's tokens (eval/fact_use.py)
+    "total": "generated",
+    "right": "with a right result",
+    "placed": "in an expression's place",
+    "grounded": "whose operands were there",
+}
 
 
 def loss_blocks(comparison: dict[str, Any]) -> list[Block]:
@@ -55,14 +62,9 @@ def response_blocks(comparison: dict[str, Any]) -> list[Block]:
 
 def _more_rows(sides: list[dict[str, Any]]) -> list[list[str]]:
     """What newer evaluations say of responses besides; rows that both conditions have, and none that is all zero."""
-    rows = []
-    for use, label in (
-        ("right", "mul tokens with a right result"),
-        ("placed", "mul tokens in an expression's place"),
-        ("grounded", "mul tokens whose factors were there"),
-    ):
-        if all(use in side["mul_tokens"] for side in sides):
-            rows.append([label, *(f"{side['mul_tokens'][use]:,}" for side in sides)])
+    rows = _use_rows("mul", [side["mul_tokens"] for side in sides], tuple(USE_LABELS)[1:])
+    for family in sides[0].get("token_families", {}):
+        rows += _use_rows(family, [side.get("token_families", {}).get(family, {}) for side in sides])
     if all("mean_thinking_tokens" in side for side in sides):
         rows.append(["mean chain of thought (tokens)", *(f"{side['mean_thinking_tokens']:.1f}" for side in sides)])
     labels = {"in_format": "in the form that was taught", "repetitive": "repetitive", "skipped": "prompt too long"}
@@ -70,6 +72,14 @@ def _more_rows(sides: list[dict[str, Any]]) -> list[list[str]]:
         if all(key in side for side in sides) and (key != "skipped" or any(side[key] for side in sides)):
             rows.append([label, *(str(side[key]) for side in sides)])
     return rows
+
+
+def _use_rows(family: str, sides: list[dict[str, Any]], measures: Iterable[str] = USE_LABELS) -> list[list[str]]:
+    return [
+        [f"{family} tokens {USE_LABELS[measure]}", *(f"{side[measure]:,}" for side in sides)]
+        for measure in measures
+        if all(measure in side for side in sides)
+    ]
 
 
 def audit_blocks(comparison: dict[str, Any]) -> list[Block]:

@@ -7,6 +7,7 @@ responses to an item count as one.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ def study_numbers(seeds: list[Seed], description: str) -> dict[str, Any]:
         "benchmarks": benchmarks,
         "training": _training(seeds),
         "grpo": _grpo(seeds),
-        "mul_tokens": _mul_tokens(list(benchmarks), seeds),
+        "mul_tokens": _token_use(list(benchmarks), seeds, lambda side: side.get("mul_tokens")),
+        "token_families": _other_families(list(benchmarks), seeds),
         "editing": _editing(seeds),
     }
 
@@ -184,14 +186,24 @@ def _before_and_after(runs: ConditionRuns) -> tuple[Rows, Rows]:
     return before, after
 
 
-def _mul_tokens(benchmarks: list[str], seeds: list[Seed]) -> dict[str, Any]:
-    """{benchmark: {condition: [of each seed {n, total, responses, right, ...}]}} of what was generated."""
+def _token_use(benchmarks: list[str], seeds: list[Seed], of: Callable[[dict], dict | None]) -> dict[str, Any]:
+    """{benchmark: {condition: [of each seed {n, total, responses, right, ...}]}} of a family's generated tokens."""
     found = {}
     for name in benchmarks:
         sides = {c: [seed.comparison["benchmarks"][name][c] for seed in seeds] for c in CONDITIONS}
-        if all("mul_tokens" in result for side in sides.values() for result in side):
-            found[name] = {c: [{"n": r["n"], **r["mul_tokens"]} for r in side] for c, side in sides.items()}
+        if all(of(result) for side in sides.values() for result in side):
+            found[name] = {c: [{"n": result["n"], **of(result)} for result in side] for c, side in sides.items()}
     return found
+
+
+def _other_families(benchmarks: list[str], seeds: list[Seed]) -> dict[str, Any]:
+    """The same of each family besides mul that the models have, by family."""
+    sides = [seeds[0].comparison["benchmarks"][name]["mul_tokens"] for name in benchmarks]
+    families = dict.fromkeys(family for side in sides for family in side.get("token_families", {}))
+    return {
+        family: _token_use(benchmarks, seeds, lambda side, family=family: side.get("token_families", {}).get(family))
+        for family in families
+    }
 
 
 def _editing(seeds: list[Seed]) -> dict[str, Any]:

@@ -58,23 +58,27 @@ def grpo_blocks(study: dict[str, Any], seeds: list[Seed]) -> list[Block]:
     return blocks
 
 
-def mul_token_blocks(study: dict[str, Any]) -> list[Block]:
-    """How often mul tokens are generated, and how often rightly, benchmark by benchmark and seed by seed."""
+def token_use_blocks(study: dict[str, Any]) -> list[Block]:
+    """How often mul tokens are generated, and how often rightly, benchmark by benchmark and seed by seed; then those of
+    other families."""
+    families = {"mul": study["mul_tokens"]} | study["token_families"]
+    return [_token_use_table(name, study, found) for name, found in families.items() if found]
+
+
+def _token_use_table(family: str, study: dict[str, Any], found: dict[str, Any]) -> Table:
     rows = []
-    for name, sides in study["mul_tokens"].items():
+    for name, sides in found.items():
         title = short_title(name, study["benchmarks"][name])
         for seed, use in zip(study["seeds"], sides["mul_tokens"], strict=True):
             shares = [_share(use.get(key), use["total"]) for key in ("right", "placed", "grounded")]
             rows.append([title, seed, f"{use['total'] / use['n']:.2f}", _share(use["responses"], use["n"]), *shares])
-    if not rows:
-        return []
     header = ["benchmark", "seed", "per response", "responses with one", "right", "placed", "grounded"]
-    baseline = sum(use["total"] for sides in study["mul_tokens"].values() for use in sides["baseline"])
+    baseline = sum(use["total"] for sides in found.values() for use in sides["baseline"])
     note = (
         "Condition mul_tokens. Right: nothing contradicts it; placed: it stands where an expression may; grounded: "
-        f"both factors were there before it (eval/fact_use.py). baseline generated {baseline:,} mul tokens in all."
+        f"its operands were there before it (eval/fact_use.py). baseline generated {baseline:,} {family} tokens in all."
     )
-    return [Table("Mul tokens in responses", header, rows, note, wide=True)]
+    return Table(f"{family.capitalize()} tokens in responses", header, rows, note, wide=True)
 
 
 def editing_blocks(study: dict[str, Any]) -> list[Block]:

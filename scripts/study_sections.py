@@ -20,7 +20,7 @@ from scripts.report_wording import (
 )
 from scripts.stage_runs import benchmark_kind, curve, stage_kind
 from scripts.study_numbers import Seed
-from scripts.study_post_training import breadth_blocks, editing_blocks, grpo_blocks, mul_token_blocks
+from scripts.study_post_training import breadth_blocks, editing_blocks, grpo_blocks, token_use_blocks
 from scripts.study_provenance import audit_blocks, command_blocks, contamination_blocks, time_blocks
 from tokenizer.mul_facts import CONDITIONS
 
@@ -40,7 +40,7 @@ def build_study_report(study: dict[str, Any], seeds: list[Seed], command: str, g
         Section("By category", _category_tables(benchmarks)),
         Section("Learning curves", _curve_blocks(study, seeds)),
         Section("What GRPO changed", grpo_blocks(study, seeds)),
-        Section("Use of mul tokens", mul_token_blocks(study)),
+        Section("Use of mul tokens", token_use_blocks(study)),
         Section("Edited facts", editing_blocks(study)),
         Section("HellaSwag and prose", breadth_blocks(study, seeds)),
         Section(

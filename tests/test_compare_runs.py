@@ -134,6 +134,7 @@ def test_word_problems_and_domains_are_benchmarks_too(monkeypatch, tmp_path, sta
         rows = [json.loads(line) for line in (directory / "gsm8k_responses.jsonl").read_text().splitlines()]
         more = {"format_ok": True, "repeated_share": 0.5, "thinking_tokens": 4}
         more |= {"mul_tokens_right": 1, "mul_tokens_placed": 2, "mul_tokens_grounded": 3}
+        more |= {"add_tokens": 4, "add_tokens_right": 3, "add_tokens_placed": 2, "add_tokens_grounded": 1}
         write_jsonl(directory / "word_problems_responses.jsonl", [row | more for row in rows])
         prompts = [{"arithmetic": i % 2 == 0, "domain": "logic", "numeric": i > 7} for i in range(10)]
         write_jsonl(
@@ -150,9 +151,12 @@ def test_word_problems_and_domains_are_benchmarks_too(monkeypatch, tmp_path, sta
     found = benchmarks["word_problems"]["baseline"]
     assert (found["in_format"], found["repetitive"], found["skipped"], found["mean_thinking_tokens"]) == (10, 10, 0, 4)
     assert found["mul_tokens"]["grounded"] == 30
+    assert found["token_families"] == {"add": {"total": 40, "responses": 10, "right": 30, "placed": 20, "grounded": 10}}
+    assert "token_families" not in benchmarks["gsm8k"]["baseline"]
     report = (tmp_path / "out" / "report.md").read_text()
     assert "Non-math prompts answered without a calculation: no difference shown" in report
-    assert "| mul tokens whose factors were there | 30 | 30 |" in report and "| repetitive | 10 | 10 |" in report
+    assert "| mul tokens whose operands were there | 30 | 30 |" in report and "| repetitive | 10 | 10 |" in report
+    assert "| add tokens generated | 40 | 40 |" in report and "| add tokens with a right result | 30 | 30 |" in report
 
 
 # ---- what is given

@@ -37,6 +37,18 @@ def test_how_often_mul_tokens_are_used_and_rightly(seeds, study):
     assert "baseline generated 0 mul tokens in all" in text
 
 
+def test_how_often_facts_of_other_families_are_used(seeds, study):
+    use = {"total": 4, "responses": 4, "right": 3, "placed": 2, "grounded": 1}
+    for seed in seeds:
+        for condition in CONDITIONS:
+            of = {"add": use if condition == "mul_tokens" else dict.fromkeys(use, 0)}
+            change(seed / "comparison.json", ["benchmarks", "gsm8k", condition, "token_families"], of)
+    numbers, text = study(seeds)
+    assert list(numbers["token_families"]) == ["add"] and list(numbers["token_families"]["add"]) == ["gsm8k"]
+    assert "Add tokens in responses" in text and "baseline generated 0 add tokens in all" in text
+    assert "| GSM8K-format (sft_gsm8k) | seed_2 | 0.40 | 40.0% | 75.0% | 50.0% | 25.0% |" in text
+
+
 def test_edits_seed_by_seed_with_their_mean_and_difference(seeds, study):
     counts = {"paraphrases_right": 1, "paraphrases": 2, "neighbors_right": 1, "neighbors": 1}
     for number, seed in enumerate(seeds):
