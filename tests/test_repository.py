@@ -4,7 +4,9 @@ import ast
 import dataclasses
 import functools
 import importlib
+import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 from typing import get_args, get_type_hints
@@ -36,6 +38,7 @@ NAMES = {path: path.removesuffix(".py").replace("/", ".") for path in TREES}
 SCRIPTS = [path for path in TREES if '__name__ == "__main__"' in (ROOT / path).read_text()]
 TEST_TREES = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "tests").glob("*.py"))}
 THIS_FILE = Path(__file__)
+CALLED_BY_LIBRARIES = {"on_epoch_begin", "on_step_begin", "_get_train_sampler", "_send_telemetry", "create_model_card"}
 
 
 def module_of(script: str) -> ModuleType:
@@ -77,6 +80,25 @@ def test_text_files_are_utf8_whatever_the_locale():
             if as_text and "encoding" not in [keyword.arg for keyword in call.keywords]:
                 wrong.append(f"{path}:{call.lineno}")
     assert wrong == []
+
+
+def defined_names(tree: ast.AST) -> set[str]:
+    """Functions, classes, methods and fields, and the constants of the module."""
+    names = set()
+    for scope in ast.walk(tree):
+        for node in scope.body if isinstance(scope, ast.Module | ast.ClassDef) else ():
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.add(node.name)
+    return {name for name in names if not name.startswith("__")}
+
+
+def test_nothing_is_defined_for_nobody():
+    """A name that stands once in all the code, the tests left aside, is that of something that nothing uses."""
+    words = Counter(word for path in TREES for word in re.findall(r"\w+", (ROOT / path).read_text()))
+    unused = [(path, name) for path, tree in TREES.items() for name in defined_names(tree) if words[name] == 1]
+    assert [(path, name) for path, name in unused if name not in CALLED_BY_LIBRARIES] == []
 
 
 # -- scripts ----------------------------------------------------------------------------------------------------------
