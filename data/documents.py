@@ -42,7 +42,7 @@ def document_files(path: Path | str) -> list[Path]:
     if not path.exists():
         raise UserError(f"{path} does not exist; name a file or folder of documents")
     if path.suffix not in SUFFIXES:
-        raise UserError(f"{path}: documents are read from {', '.join(SUFFIXES)} files or a folder of them")
+        raise UserError(f"{path}: documents are read from {', '.join(SUFFIXES)} files or a folder of them; convert it")
     return [path]
 
 
@@ -146,7 +146,7 @@ def _check_column(path: Path, schema: pa.Schema, column: str) -> None:
         raise UserError(f"{path} has no column `{column}`; its columns are {', '.join(schema.names)}")
     kind = schema.field(column).type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise UserError(f"{path}: the column `{column}` holds {kind}, expected strings")
+        raise UserError(f"{path}: the column `{column}` holds {kind}, expected strings; name another column")
 
 
 def _strings(path: Path, column: pa.Array, first_row: int) -> list[str]:

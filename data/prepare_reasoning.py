@@ -70,7 +70,9 @@ def main() -> None:
     val_count = round(len(order) * config.val_fraction)
     splits = {"train": order[val_count:], "val": order[:val_count]}
     if not splits["train"]:
-        raise UserError(f"{len(order)} rows and --val-fraction {config.val_fraction} leave none to train on")
+        raise UserError(
+            f"{len(order)} rows and --val-fraction {config.val_fraction} leave none to train on; give more rows"
+        )
     for name, those in splits.items():
         write_jsonl(config.out_dir / f"{name}.jsonl", those)
     statistics = {

@@ -236,7 +236,9 @@ def _read_bin_header(path: Path) -> tuple[int, int]:
     """(offset of the body in bytes, tokens)"""
     header = np.fromfile(path, dtype="<i4", count=BIN_HEADER_INTS)
     if len(header) < BIN_HEADER_INTS:
-        raise UserError(f"{path} is truncated: its {header.nbytes} bytes are less than the header of a .bin shard")
+        raise UserError(
+            f"{path} is truncated: its {header.nbytes} bytes are less than a .bin shard's header; copy it again"
+        )
     magic, version, count = (int(value) for value in header[:3])
     if magic != BIN_MAGIC or version != BIN_VERSION:
         raise UserError(

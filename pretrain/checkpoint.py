@@ -60,11 +60,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"checkpoint {path} does not exist") from None
+        raise UserError(f"checkpoint {path} does not exist; name one that pretrain/train.py wrote") from None
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{path} cannot be read as a checkpoint ({reason}); remove it, the one before takes its place"
+        ) from None
     if not isinstance(state, dict) or not {"model", "model_config", "step"} <= state.keys():
-        raise UserError(f"{path} is not a checkpoint that pretrain/train.py wrote")
+        raise UserError(f"{path} is not a checkpoint that pretrain/train.py wrote; name another")
     return state
 
 

@@ -141,7 +141,7 @@ def load_model_dir(path: Path | str, device: torch.device | str = "cpu") -> GPT:
         if name not in wanted or name not in state or wanted[name].shape != state[name].shape:
             found = tuple(state[name].shape) if name in state else "nothing"
             expected = tuple(wanted[name].shape) if name in wanted else "no such weight"
-            raise UserError(f"{path}: weight {name}: expected {expected}, found {found}")
+            raise UserError(f"{path}: weight {name}: expected {expected}, found {found}; write it again")
     model.load_state_dict(state)
     return model.to(device)
 
@@ -150,7 +150,7 @@ def read_config(path: Path | str) -> GPTConfig:
     """The architecture of a GPT-2 model directory. Raises UserError for one that our GPT cannot represent."""
     path = Path(path)
     if not (path / "config.json").is_file():
-        raise UserError(f"{path} is not a model directory: it has no config.json")
+        raise UserError(f"{path} is not a model directory: it has no config.json; pretrain/export_hf.py writes one")
     values = read_json(path / "config.json")
     if values.get("model_type") != "gpt2":
         raise UserError(f"{path} holds a {values.get('model_type')} model; this project works on gpt2")

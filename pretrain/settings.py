@@ -123,7 +123,8 @@ def micro_steps(config: TrainConfig, processes: int) -> int:
     if settings.total_batch_size % tokens:
         raise UserError(
             f"training.total_batch_size {settings.total_batch_size} is not a multiple of batch_size x block_size x "
-            f"processes = {settings.batch_size} x {config.model.block_size} x {processes} = {tokens}"
+            f"processes = {settings.batch_size} x {config.model.block_size} x {processes} = {tokens}; "
+            "change training.batch_size"
         )
     return settings.total_batch_size // tokens
 
@@ -143,7 +144,7 @@ def check_settings(config: TrainConfig) -> None:
                 raise UserError(f"{name} is {value}; it must be {'0 or more' if name in MAY_BE_ZERO else 'above 0'}")
     model, checkpoint = config.model, config.checkpoint
     if model.n_embd % model.n_head:
-        raise UserError(f"model.n_embd {model.n_embd} is not a multiple of model.n_head {model.n_head}")
+        raise UserError(f"model.n_embd {model.n_embd} is not a multiple of model.n_head {model.n_head}; change one")
     if config.training.warmdown > 1:
         raise UserError(f"training.warmdown is {config.training.warmdown}; it is a share of the updates, at most 1")
     if checkpoint.keep_every and checkpoint.keep_every % checkpoint.interval:

@@ -51,7 +51,7 @@ def main() -> None:
         raise UserError(f"{config.run_dir} holds no log.jsonl; give a directory that rl/grpo_train.py wrote")
     rows = whole_rows(log)
     if not any("reward_mean" in row for row in rows):
-        raise UserError(f"{log} holds no iteration of GRPO yet")
+        raise UserError(f"{log} holds no iteration of GRPO yet; ask again later")
     analysis = analyze(rows)
     output_dir = config.output_dir or config.run_dir
     with atomic_path(output_dir / "curves.png") as partial:

@@ -64,7 +64,7 @@ def compare_studies(folders: list[Path]) -> dict[str, Any]:
             raise UserError(f"{first} has {sides[0]} and {name} {sides[1]}; seeds are compared in pairs, run the same")
     common = [b for b in studies[first]["benchmarks"] if all(b in study["benchmarks"] for study in studies.values())]
     if not common:
-        raise UserError(f"{', '.join(studies)} have no benchmark in common")
+        raise UserError(f"{', '.join(studies)} have no benchmark in common; run the same evaluations in all")
     seeds = {folder.name: load_seeds([folder / seed for seed in studies[first]["seeds"]]) for folder in folders}
     benchmarks: dict[str, Any] = {}
     for benchmark in common:

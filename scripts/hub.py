@@ -69,7 +69,9 @@ def read_registry(path: Path) -> list[HubModel]:
     names = [model.name for model in models]
     for name in names:
         if names.count(name) > 1 or not re.fullmatch(r"\w[\w.-]*", name):
-            raise UserError(f"{path}: {name!r} is not a directory's name, or not the name of one model only")
+            raise UserError(
+                f"{path}: {name!r} is not a directory's name, or not the name of one model only; mend it there"
+            )
     return models
 
 

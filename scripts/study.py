@@ -74,7 +74,7 @@ def split_flags(flags: StageFlags) -> dict[str, list[str]]:
     try:
         return {stage: shlex.split(text) for stage, text in asdict(flags).items() if text.strip()}
     except ValueError as error:
-        raise UserError(f"flags {flags}: {error}") from None
+        raise UserError(f"flags {flags}: {error}; close the quotes") from None
 
 
 def check_injection(mul_tokens: dict[str, list[str]]) -> None:

@@ -50,7 +50,7 @@ def main() -> None:
     validation = {label: curve(log, "val_loss") for label, log in logs.items()}
     for label, (steps, _) in train.items():
         if not steps:
-            raise UserError(f"{runs[label] / 'log.jsonl'} holds no training loss yet")
+            raise UserError(f"{runs[label] / 'log.jsonl'} holds no training loss yet; draw it later")
 
     window = config.smoothing or smoothing_window(train)
     caption = smoothing_note(window) + (NOTE if len(runs) > 1 else "Nats per token.")

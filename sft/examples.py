@@ -191,7 +191,7 @@ def split_examples(
     eval_count = round(len(drawn) * eval_fraction)
     parts = (sorted(drawn[eval_count:]), sorted(drawn[:eval_count]))
     if not parts[0]:
-        raise UserError(f"{len(drawn)} examples and eval.fraction {eval_fraction} leave none to train on")
+        raise UserError(f"{len(drawn)} examples and eval.fraction {eval_fraction} leave none to train on; give more")
     return tuple([examples[i] for i in part] for part in parts)
 
 
