@@ -137,7 +137,8 @@ def _edit_at_once(
     for i, layer in enumerate(layers):
         prompts, bare = prompts.up_to(layer), bare.up_to(layer)  # edits here and above leave these as they are
         keys = _mean_over_contexts(prompts.keys(), len(requests))
-        missing = wanted - bare.up_to(top + 1).ends()
+        # Before the first edit all is missing.
+        missing = wanted - bare.up_to(top + 1).ends() if i else found.delta
         residuals = missing / (len(layers) - i)
         lam = _lambda(method, update, width=keys.size(1))
         dW = closed_form_update(keys.T, residuals.T, preconditioners[layer], lam)

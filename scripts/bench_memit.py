@@ -4,7 +4,8 @@
     uv run python scripts/bench_memit.py --edits path/to/counterfact.json --device cuda
 
 ours     edit/: the values of all edits in one batch, only the blocks above the edit and the tokens from the subject on
-         recomputed, the head on the scored tokens alone; keys of all contexts in one pass per layer
+         recomputed, the head on the scored tokens alone; keys of all contexts by one pass that climbs with the edits;
+         the contexts themselves once for all edits
 single   each edit for itself, as the reference implementations do it: every step a full pass over its contexts, with
          logits at every token, backward to the one vector (parameters frozen); keys by a pass per layer
 
