@@ -82,6 +82,18 @@ def test_text_files_are_utf8_whatever_the_locale():
     assert wrong == []
 
 
+def test_files_that_are_named_exist():
+    """In code, comments, configs and notes; a file that was renamed leaves its old name behind there."""
+    named = re.compile(
+        rf"(?<![\w/.-])((?:{'|'.join([*LAYERS, 'progress', 'third_party'])})/[\w/.-]*\w\.(?:py|sh|yaml|md))\b"
+    )
+    places = [path for folder in (*LAYERS, "tests", "progress") for path in (ROOT / folder).rglob("*.*")]
+    places = [path for path in places if path.suffix in (".py", ".sh", ".yaml", ".md")]
+    found = {(name, str(path.relative_to(ROOT))) for path in places for name in named.findall(path.read_text())}
+    # One would hide the standard library's; progress/05 says so.
+    assert [pair for pair in sorted(found) if not (ROOT / pair[0]).exists() and pair[0] != "eval/statistics.py"] == []
+
+
 def defined_names(tree: ast.AST) -> set[str]:
     """Functions, classes, methods and fields, and the constants of the module."""
     names = set()
