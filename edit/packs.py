@@ -71,17 +71,18 @@ class Pack:
 
     def _lay(self, pieces: list[tuple[list[int], Sequence[int]]]) -> tuple[list[Rows], list[list[int]]]:
         """Append pieces (the places that they follow, their ids), the equally long together; say where they stand."""
-        groups, places = [], [[] for _ in pieces]
-        order = sorted(range(len(pieces)), key=lambda i: (len(pieces[i][1]), len(pieces[i][0])))
-        for S, same in groupby(order, key=lambda i: len(pieces[i][1])):
-            numbers = list(same) if S else []
+        groups: list[Rows] = []
+        places: list[list[int]] = [[] for _ in pieces]
+        lengths = [(len(ids), len(past)) for past, ids in pieces]
+        order = sorted((i for i, (S, _) in enumerate(lengths) if S), key=lengths.__getitem__)
+        for S, same in groupby(order, key=lambda i: lengths[i][0]):
+            numbers = list(same)
             for i in numbers:
                 past, ids = pieces[i]
                 places[i] = list(range(len(self.ids), len(self.ids) + S))
                 self.ids += ids
                 self.positions += range(len(past), len(past) + S)
-            if S:
-                groups.append(Rows.of(numbers, [pieces[i][0] for i in numbers], S, self.device))
+            groups.append(Rows.of(numbers, [pieces[i][0] for i in numbers], S, self.device))
         return groups, places
 
     def embed(self, model: GPT) -> Tensor:

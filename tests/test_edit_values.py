@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from common.errors import UserError
+from edit.editing import make_requests
 from edit.prompts import context_weights
 from edit.settings import ValueSettings
 from edit.values import ValueLoss, find_values
-from tests.edit_models import CONFIG, RECORDS, small_model, small_requests
+from tests.edit_models import CONFIG, RECORDS, TOKENIZER, small_model, small_requests
 
 SETTINGS = ValueSettings(steps=8, learning_rate=0.3, stop_loss=0.05, clamp=1.5, kl_weight=0.1, weight_decay=0.5)
 
@@ -76,6 +77,23 @@ def test_without_a_kl_weight_there_is_no_anchor():
     for i, request in enumerate(requests):
         assert torch.allclose(losses[i], full_loss(model, request, 1, delta[i], settings), atol=1e-5)
     assert torch.allclose(loss.select(some)(delta[some]), losses[some], atol=1e-5)
+
+
+@pytest.mark.parametrize("token", ["subject", "prompt"])
+def test_contexts_of_different_lengths(token):
+    """The last block too can be edited at the prompt's end; one context is empty, and so the bare prompt once more."""
+    model, layer = small_model(), {"subject": 1, "prompt": 2}[token]
+    requests = make_requests(TOKENIZER, RECORDS, [[464, 11, 13], [40, 50, 60, 70, 80, 13], []], token)
+    settings = ValueSettings(**vars(SETTINGS) | {"kl_weight": 0.0})
+    torch.manual_seed(1)
+    delta = torch.randn(len(requests), CONFIG.n_embd, requires_grad=True)
+    losses = ValueLoss(model, requests, layer, settings)(delta)
+    [grad] = torch.autograd.grad(losses.sum(), delta)
+    for i, request in enumerate(requests):
+        one = delta[i].detach().requires_grad_()
+        expected = full_loss(model, request, layer, one, settings)
+        assert torch.allclose(losses[i], expected, atol=1e-5), RECORDS[i]
+        assert torch.allclose(grad[i], torch.autograd.grad(expected, one)[0], atol=1e-5), RECORDS[i]
 
 
 def test_a_batch_equals_single_edits():
