@@ -8,9 +8,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from eval.token_probes import FACTS
+from eval.token_probes import MUL
 
-NAMES = [f"{a}×{b}" for a, b, _ in FACTS]
+FACTORS = [fact.operands for fact in MUL.facts]
+NAMES = [f"{a}×{b}" for a, b in FACTORS]
 
 
 def embedding_map(cosines: dict[str, np.ndarray], caption: str) -> bytes:
@@ -21,7 +22,7 @@ def embedding_map(cosines: dict[str, np.ndarray], caption: str) -> bytes:
         shown = np.where(np.eye(len(values), dtype=bool), np.nan, values)
         image = panel.imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit)
         panel.set_title(label, fontsize=10)
-        starts = [i for i, (a, b, _) in enumerate(FACTS) if a == b]
+        starts = [i for i, (a, b) in enumerate(FACTORS) if a == b]
         panel.set_xticks(starts, [NAMES[i] for i in starts], fontsize=7, rotation=90)
         panel.set_yticks(starts, [NAMES[i] for i in starts], fontsize=7)
         figure.colorbar(image, ax=panel, shrink=0.75)

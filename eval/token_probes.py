@@ -1,39 +1,39 @@
-"""What a model knows of its multiplication facts: in their embeddings, in what it predicts, in what it attends to.
+"""What a model knows of its facts: in their embeddings, and in what it predicts (attention: eval/fact_attention.py).
 
-Embeddings. Facts that share a factor, or a product, may lie close to each other. The statistic is the mean cosine of
+Embeddings. Facts that share an operand, or a result, may lie close to each other. The statistic is the mean cosine of
 such pairs less that of all other pairs; the permutation test draws which fact has which row anew, so it asks only
-whether the names fit the rows. In `baseline` the same 45 rows were never trained on text: they are the null.
+whether the names fit the rows. In `baseline` the same rows were never trained on text: they are the null.
 
 Prediction. A fact is asked for where injected training text would have it, behind the beginning of an answer: "Each of
 the 6 boxes holds 9 pens. Altogether that is ", with the blank that GPT-2's BPE leaves before an added token. Then which
-of the 45 has the highest log-probability? And the other way: behind `<MUL_6_9_54> = <<<MUL_6_9_54>>>`, as the
-calculator notes of injected word problems have it, which product? Spelled prefixes, `<MUL_6_9_`, are asked of both
+of the family's has the highest log-probability? And the other way: behind `<MUL_6_9_54> = <<<MUL_6_9_54>>>`, as the
+calculator notes of injected word problems have it, which result? Spelled prefixes, `<MUL_6_9_`, are asked of both
 conditions: no training text spells a fact, so a model completes them only by what it knows of numbers.
 
-Attention. Weights are computed from the queries and keys that each layer makes (pretrain/model.py does not keep them).
+Every family of facts is asked alike; what its lead-ins and notes are says data/world/family_arithmetic.py.
 """
 
-import math
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from data.world.family_arithmetic import NOTES, QUESTIONS
 from eval.continuations import continuation_logprobs
 from eval.resampling import bootstrap_mean
 from eval.stats import wilson_interval
 from pretrain.model import GPT
+from tokenizer.families import Fact, fact_families
+from tokenizer.forms import FORMS
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
-from tokenizer.mul_facts import MulFactTokens
+from tokenizer.inject_mul import MulExpressionInjector
 
 PERMUTATIONS = 10_000
-FACTS = [MulFactTokens().fact(i) for i in MulFactTokens().ids]
-PRODUCTS = sorted({product for *_, product in FACTS})
 
-# (context, what follows it up to the fact). Each names the factors in the order a, b.
+# What stands before a product. Each names the factors in the order a, b.
 LEAD_INS = (
     "User: There are {a} boxes with {b} pens in each. How many pens are there?\nAssistant: There are",
     "User: What is {a} times {b}?\nAssistant:",
@@ -42,23 +42,82 @@ LEAD_INS = (
 )
 
 
-def embedding_clusters(model: GPT, seed: int = 0) -> dict[str, Any]:
-    """Do the embeddings of facts cluster by factor, by product, by size of the product?
+@dataclass(frozen=True)
+class Probed:
+    """A family's facts, and how they are asked for."""
+
+    name: str
+    facts: tuple[Fact, ...]
+    asked: tuple[tuple[Fact, int, int], ...]  # with the operands in each order that texts have
+    lead_ins: tuple[str, ...]
+    written: str  # a calculator note, which injection rewrites
+
+    @property
+    def ids(self) -> list[int]:
+        """The facts' ids, which follow one another."""
+        return [fact.id for fact in self.facts]
+
+    @property
+    def results(self) -> list[int]:
+        """Their different results, in order."""
+        return sorted({fact.value for fact in self.facts})
+
+    def note(self, a: int, b: int, c: int) -> str:
+        """A note as injected word problems have it, up to its result: `<MUL_6_9_54> = <<<MUL_6_9_54>>>`."""
+        injected = _injector(self.name).inject(self.written.format(a=a, b=b, c=c))
+        return injected.removesuffix(str(c))
+
+    def before_fact(self, fact: Fact, a: int, b: int) -> str:
+        """What stands in the note before the token: nothing, but `6 + 9 = <<` for sums."""
+        return self.note(a, b, fact.value).partition(fact.token)[0]
+
+
+@functools.cache
+def _injector(family: str) -> MulExpressionInjector:
+    return MulExpressionInjector(families=family)
+
+
+@functools.cache
+def probed(name: str) -> Probed:
+    """The family `name` as it is asked for."""
+    [family] = fact_families(name)
+    orders = {(*fact.operands, fact) for fact in family.facts}
+    if FORMS[family.forms[0]](family.prefix).commutes:
+        orders |= {(b, a, fact) for a, b, fact in orders}
+    asked = tuple((fact, a, b) for a, b, fact in sorted(orders, key=lambda order: order[:2]))
+    if name == "mul":
+        return Probed(name, family.facts, asked, LEAD_INS, "{a} * {b} = <<{a}*{b}={c}>>{c}")
+    _, a, b = asked[0]
+    # Of `What is 54 ÷ 6?` injection makes a question that holds the token that is asked for.
+    in_words = [q for q in QUESTIONS[name] if "<" not in _injector(name).inject(q.format(a=a, b=b))]
+    lead_ins = tuple(f"User: {question}\nAssistant:" for question in in_words)
+    return Probed(name, family.facts, asked, lead_ins, NOTES[name])
+
+
+MUL = probed("mul")
+
+
+def embedding_clusters(model: GPT, seed: int = 0, family: Probed = MUL) -> dict[str, Any]:
+    """Do the embeddings of facts cluster by operand, by result, by size of the result?
 
     Per relation: `statistic` (mean cosine of related pairs minus that of the others; for `size` the correlation of
-    cosine and closeness of the products' logarithms), `p` (one-sided permutation test), and how many pairs are
-    related.
+    cosine and closeness of the results' logarithms), `p` (one-sided permutation test), and how many pairs are
+    related. In `mul` the relations are called factor and product; one that no pair has is left out.
     """
-    cosines = fact_cosines(model)
-    upper = np.triu_indices(len(FACTS), 1)
-    a, b, c = np.array(FACTS).T
+    n = len(family.facts)
+    cosines = fact_cosines(model, family)
+    upper = np.triu_indices(n, 1)
+    a, b, c = np.array([(*fact.operands, fact.value) for fact in family.facts]).T
     shared = (a[:, None] == a) | (a[:, None] == b) | (b[:, None] == a) | (b[:, None] == b)
-    relations = {"factor": shared.astype(float), "product": (c[:, None] == c).astype(float)}
+    operand, result = ("factor", "product") if family.name == "mul" else ("operand", "result")
+    relations = {operand: shared.astype(float), result: (c[:, None] == c).astype(float)}
     relations["size"] = -np.abs(np.log(c)[:, None] - np.log(c))
     rng = np.random.default_rng(seed)
-    orders = np.array([rng.permutation(len(FACTS)) for _ in range(PERMUTATIONS)])
+    orders = np.array([rng.permutation(n) for _ in range(PERMUTATIONS)])
     found = {}
     for name, related in relations.items():
+        if not related[upper].any():
+            continue  # no two squares share a number
         weights = _contrast(related[upper], cosines[upper])
         statistic = float(cosines[upper] @ weights)
         exchanged = np.array([cosines[order][:, order][upper] @ weights for order in orders])
@@ -69,39 +128,41 @@ def embedding_clusters(model: GPT, seed: int = 0) -> dict[str, Any]:
     return found
 
 
-def fact_cosines(model: GPT) -> np.ndarray:
-    """Cosines (45, 45) of the facts' embeddings less their mean: what all share says nothing of who is near whom."""
-    rows = model.wte.weight.detach().float().cpu().numpy()[MulFactTokens().ids]
+def fact_cosines(model: GPT, family: Probed = MUL) -> np.ndarray:
+    """Cosines (n, n) of the facts' embeddings less their mean: what all share says nothing of who is near whom."""
+    rows = model.wte.weight.detach().float().cpu().numpy()[family.ids]
     directions = _directions(rows - rows.mean(0))
     return directions @ directions.T
 
 
 def nearest_number(model: GPT, tokenizer: GPT2TokenizerWithMulFacts) -> dict[str, Any]:
-    """Is the number whose embedding is nearest to a fact's (by cosine, of " 1" to " 81") its product, or a factor?"""
+    """Is the number whose embedding is nearest to a product's (by cosine, of " 1" to " 81") its result, or a factor?"""
     numbers = [n for n in range(1, 82) if len(tokenizer.encode(f" {n}")) == 1]
     weights = model.wte.weight.detach().float().cpu().numpy()
     own = weights[[tokenizer.encode(f" {n}")[0] for n in numbers]]
-    facts = weights[MulFactTokens().ids]
+    facts = weights[MUL.ids]
     cosines = _directions(facts - facts.mean(0)) @ _directions(own - own.mean(0)).T
     nearest = [numbers[i] for i in cosines.argmax(1)]
-    product = [n == fact[2] for n, fact in zip(nearest, FACTS, strict=True)]
-    factor = [n in fact[:2] for n, fact in zip(nearest, FACTS, strict=True)]
+    product = [n == fact.value for n, fact in zip(nearest, MUL.facts, strict=True)]
+    factor = [n in fact.operands for n, fact in zip(nearest, MUL.facts, strict=True)]
     return {"is_product": _share(product), "is_factor": _share(factor), "chance_product": round(1 / len(numbers), 6)}
 
 
-def fact_choices(model: GPT, tokenizer: GPT2TokenizerWithMulFacts, device: torch.device) -> list[dict[str, Any]]:
-    """For each lead-in and each of the 81 products: how the 45 facts rank behind it.
+def fact_choices(
+    model: GPT, tokenizer: GPT2TokenizerWithMulFacts, device: torch.device, family: Probed = MUL
+) -> list[dict[str, Any]]:
+    """For each lead-in and each way to write a fact (81 products): how the family's facts rank behind it.
 
     Rows: lead_in, a, b, `rank` of the right fact (1 is first), `mass` (probability of all facts together) and
     `logprob` of the right one.
     """
-    asked = [(lead, a, b) for lead in LEAD_INS for a in range(1, 10) for b in range(1, 10)]
-    contexts = [tuple(tokenizer.encode(f"{lead.format(a=a, b=b)} ", allow_special=False)) for lead, a, b in asked]
-    mul_facts = MulFactTokens()
-    logprobs = _choices(model, contexts, [(i,) for i in mul_facts.ids], device)
+    asked = [(lead, *each) for lead in family.lead_ins for each in family.asked]
+    texts = [f"{lead.format(a=a, b=b)} {family.before_fact(fact, a, b)}" for lead, fact, a, b in asked]
+    contexts = [tuple(tokenizer.encode(text, allow_special=False)) for text in texts]
+    logprobs = _choices(model, contexts, [(i,) for i in family.ids], device)
     rows = []
-    for (lead, a, b), found in zip(asked, logprobs, strict=True):
-        right = found[mul_facts.id_of(a, b) - mul_facts.ids[0]]
+    for (lead, fact, a, b), found in zip(asked, logprobs, strict=True):
+        right = found[fact.id - family.ids[0]]
         rank = 1 + int((found > right).sum())
         rows.append({"lead_in": lead, "a": a, "b": b, "rank": rank, "mass": float(np.exp(found).sum())})
         rows[-1]["logprob"] = float(right)
@@ -109,25 +170,28 @@ def fact_choices(model: GPT, tokenizer: GPT2TokenizerWithMulFacts, device: torch
 
 
 def product_choices(
-    model: GPT, tokenizer: GPT2TokenizerWithMulFacts, device: torch.device, spelled: bool
+    model: GPT, tokenizer: GPT2TokenizerWithMulFacts, device: torch.device, spelled: bool, family: Probed = MUL
 ) -> list[dict[str, Any]]:
-    """For each fact: how the 36 different products rank behind its calculator note, or behind a spelled `<MUL_6_9_`.
+    """For each fact: how the different results (36 products) rank behind its calculator note, or behind `<MUL_6_9_`.
 
-    Products compete by their summed log-probability, in the second case with the closing bracket. Rows: a, b, `rank`
-    of the right product and the product that came `first`.
+    They compete by their summed log-probability, in the second case with the closing bracket. Rows: a, b, `rank`
+    of the right result and the one that came `first`.
     """
     if spelled:
         # In pieces, or mul_tokens would read the whole name as one token, were it to come about.
-        contexts = [tuple(tokenizer.encode("<MUL") + tokenizer.encode(f"_{a}_{b}_")) for a, b, _ in FACTS]
-        endings = [tuple(tokenizer.encode(f"{c}>")) for c in PRODUCTS]
+        halves = [fact.token.rpartition("_")[0].partition("_") for fact in family.facts]
+        contexts = [tuple(tokenizer.encode(name) + tokenizer.encode(f"_{operands}_")) for name, _, operands in halves]
+        endings = [tuple(tokenizer.encode(f"{c}>")) for c in family.results]
     else:
-        contexts = [tuple(tokenizer.encode(f"There are {_note(a, b)}")) for a, b, _ in FACTS]
-        endings = [tuple(tokenizer.encode(f"{c}")) for c in PRODUCTS]
+        notes = [family.note(*fact.operands, fact.value) for fact in family.facts]
+        contexts = [tuple(tokenizer.encode(f"There are {note}")) for note in notes]
+        endings = [tuple(tokenizer.encode(f"{c}")) for c in family.results]
     logprobs = _choices(model, contexts, endings, device)
     rows = []
-    for (a, b, c), found in zip(FACTS, logprobs, strict=True):
-        rank = 1 + int((found > found[PRODUCTS.index(c)]).sum())
-        rows.append({"a": a, "b": b, "rank": rank, "first": PRODUCTS[int(found.argmax())]})
+    for fact, found in zip(family.facts, logprobs, strict=True):
+        rank = 1 + int((found > found[family.results.index(fact.value)]).sum())
+        a, b = fact.operands
+        rows.append({"a": a, "b": b, "rank": rank, "first": family.results[int(found.argmax())]})
     return rows
 
 
@@ -151,86 +215,6 @@ def rank_summary(rows: Sequence[dict[str, Any]], choices: int) -> dict[str, Any]
     if "mass" in rows[0]:
         summary["mean_mass"] = round(sum(row["mass"] for row in rows) / len(rows), 8)
     return summary
-
-
-@dataclass(frozen=True)
-class FactInContext:
-    """A question and its answer with a fact: the ids, and where in them the fact, its factors and its reader stand."""
-
-    ids: list[int]
-    fact: int  # behind the question
-    noted: int  # the same fact in the calculator note
-    factors: list[int]
-    reader: int  # the `>>` behind the fact: from here the result is predicted
-
-
-def facts_in_context(tokenizer: GPT2TokenizerWithMulFacts) -> list[FactInContext]:
-    """The 81 products in a question and its answer, "There are 6 boxes .. <MUL_6_9_54> = <<<MUL_6_9_54>>>"."""
-    contexts = []
-    for a in range(1, 10):
-        for b in range(1, 10):
-            ids = tokenizer.encode(f"{LEAD_INS[0].format(a=a, b=b)} {_note(a, b)}")
-            first = ids.index(MulFactTokens().id_of(a, b))
-            numbers = [tokenizer.encode(f" {n}")[0] for n in (a, b)]
-            factors = [i for i, token in enumerate(ids[:first]) if token in numbers]
-            contexts.append(FactInContext(ids, first, len(ids) - 2, factors, len(ids) - 1))
-    return contexts
-
-
-def attention_of_facts(model: GPT, contexts: Sequence[FactInContext], device: torch.device) -> dict[str, Any]:
-    """Attention weights (L, H), averaged over contexts.
-
-    `choice_to_factors`: from the blank before the fact, where it is chosen, to its factors in the question;
-    `fact_to_factors`: from the fact itself; `result_to_fact`: from the `>>` where the result is read to the noted fact.
-    Each with `.._uniform`, what equal attention to all that is seen would be.
-    """
-    config = model.config
-    names = ("choice_to_factors", "fact_to_factors", "result_to_fact")
-    sums = {name: np.zeros((config.n_layer, config.n_head)) for name in names}
-    uniform = dict.fromkeys(names, 0.0)
-    for context in contexts:
-        weights = attention_weights(model, torch.tensor([context.ids], device=device))[:, 0].cpu().numpy()
-        looks = (
-            (context.fact - 1, context.factors),
-            (context.fact, context.factors),
-            (context.reader, [context.noted]),
-        )
-        for name, (position, seen) in zip(names, looks, strict=True):
-            sums[name] += weights[:, :, position, seen].sum(-1)
-            uniform[name] += len(seen) / (position + 1)
-    n = len(contexts)
-    found: dict[str, Any] = {name: (values / n).round(6).tolist() for name, values in sums.items()}
-    return found | {f"{name}_uniform": round(value / n, 6) for name, value in uniform.items()}
-
-
-@torch.no_grad()
-def attention_weights(model: GPT, idx: Tensor) -> Tensor:
-    """Attention weights (L, B, H, T, T) of token ids (B, T): row t says where position t looks."""
-    projections: list[Tensor] = []
-    handles = [
-        block.attn.c_attn.register_forward_hook(lambda module, inputs, output: projections.append(output.detach()))
-        for block in model.h
-    ]
-    try:
-        model.hidden(idx)
-    finally:
-        for handle in handles:
-            handle.remove()
-    B, T = idx.shape
-    heads = model.config.n_head
-    causal = torch.ones(T, T, dtype=torch.bool, device=idx.device).tril()
-    weights = []
-    for projection in projections:
-        q, k, _ = (part.view(B, T, heads, -1).transpose(1, 2).float() for part in projection.chunk(3, dim=2))
-        scores = q @ k.transpose(2, 3) / math.sqrt(q.size(-1))
-        weights.append(scores.masked_fill(~causal, -math.inf).softmax(-1))
-    return torch.stack(weights)
-
-
-def _note(a: int, b: int) -> str:
-    """A product as injected word problems have it, up to its result: `<MUL_6_9_54> = <<<MUL_6_9_54>>>`."""
-    token = MulFactTokens().token(a, b)
-    return f"{token} = <<{token}>>"
 
 
 def _choices(model: GPT, contexts: Sequence[tuple], endings: Sequence[tuple], device: torch.device) -> np.ndarray:

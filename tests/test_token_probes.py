@@ -9,16 +9,16 @@ import torch
 
 from common.errors import UserError
 from common.files import read_json, read_jsonl
+from data.formats import chat_document
+from data.world.family_arithmetic import NOTES, QUESTIONS
 from eval import run_token_probes, token_probes
+from eval.fact_attention import attention_of_facts, attention_weights, facts_in_context
 from eval.token_probes import (
-    FACTS,
-    PRODUCTS,
-    attention_of_facts,
-    attention_weights,
+    MUL,
     embedding_clusters,
     fact_choices,
-    facts_in_context,
     nearest_number,
+    probed,
     product_choices,
     rank_summary,
 )
@@ -30,6 +30,9 @@ from tokenizer.inject_mul import MulExpressionInjector
 from tokenizer.mul_facts import FIRST_MUL_ID, VOCAB_SIZE, MulFactTokens
 
 TOKENIZER = GPT2TokenizerWithMulFacts("mul_tokens")
+ALL = GPT2TokenizerWithMulFacts("mul_tokens", "mul+add+square+div")
+FACTS = [(*fact.operands, fact.value) for fact in MUL.facts]
+PRODUCTS = MUL.results
 CPU = torch.device("cpu")
 
 
@@ -164,15 +167,67 @@ def test_contexts_say_where_facts_and_factors_stand():
     assert all(c.factors and max(c.factors) < c.fact < c.noted < c.reader for c in contexts)
 
 
+def test_spelled_factors_are_found():
+    context = facts_in_context(GPT2TokenizerWithMulFacts("mul_tokens", "mul+digits"))[5 * 9 + 8]
+    assert [context.ids[i] for i in context.factors] == [50261 + 4 * 6, 50261 + 4 * 9]  # <DIGIT_6_0>, <DIGIT_9_0>
+
+
 def test_facts_are_asked_for_as_injected_text_has_them():
     """The ids before a fact and its result are those of a problem of the generated world."""
     problem = "User: There are 6 boxes with 9 pens in each.\nAssistant: There are 6 * 9 = <<6*9=54>>54 pens."
     ids = TOKENIZER.encode(MulExpressionInjector().inject(problem))
     fact = MulFactTokens().id_of(6, 9)
-    note = TOKENIZER.encode(f" There are {token_probes._note(6, 9)}54 pens.")
+    note = TOKENIZER.encode(f" There are {MUL.note(6, 9, 54)}54 pens.")
     assert ids[-len(note) :] == note and ids.count(fact) == 2
     lead = TOKENIZER.encode(" There are ")
     assert ids[ids.index(fact) - len(lead) : ids.index(fact)] == lead
+
+
+@pytest.mark.parametrize("name", ["add", "square", "div"])
+def test_facts_of_other_families_are_asked_for_as_their_training_text_has_them(name):
+    family, injector = probed(name), MulExpressionInjector(families=name)
+    assert (len(family.asked), len(family.lead_ins)) == {"add": (81, 2), "square": (20, 1), "div": (72, 2)}[name]
+    questions = [question for question in QUESTIONS[name] if f"User: {question}\nAssistant:" in family.lead_ins]
+    for fact, a, b in family.asked[::7]:
+        numbers = {"a": a, "b": b, "c": fact.value}
+        for question, lead in zip(questions, family.lead_ins, strict=True):
+            document = injector.inject(chat_document(question.format(**numbers), NOTES[name].format(**numbers)))
+            ids = ALL.encode(document)
+            before = ALL.encode(f"{lead.format(a=a, b=b)} {family.before_fact(fact, a, b)}")
+            assert ids[: ids.index(fact.id)] == before
+        assert document.endswith(family.note(a, b, fact.value) + str(fact.value))
+        assert family.note(a, b, fact.value).endswith(f"<<{fact.token}>>")
+
+
+@pytest.fixture(scope="module")
+def large():
+    """A model with rows for all families."""
+    return random_gpt(GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=64, vocab_size=ALL.vocabulary.size)).eval()
+
+
+def test_choices_among_quotients_equal_a_plain_forward_pass(large):
+    family = probed("div")
+    for row in fact_choices(large, ALL, CPU, family)[::31]:
+        ids = ALL.encode(row["lead_in"].format(a=row["a"], b=row["b"]) + " ")
+        logprobs = large.logits(large.hidden(torch.tensor([ids])))[0, -1].log_softmax(-1)[family.ids]
+        [right] = [i for i, fact in enumerate(family.facts) if fact.operands == (row["a"], row["b"])]
+        assert row["logprob"] == pytest.approx(logprobs[right].item(), abs=1e-4)
+        assert row["rank"] == 1 + int((logprobs > logprobs[right] + 1e-6).sum())
+    spelled = product_choices(large, ALL, CPU, True, family)
+    assert len(spelled) == 72 and {row["first"] for row in spelled} <= set(range(1, 10))
+
+
+def test_clusters_of_other_families():
+    rng, family = np.random.default_rng(0), probed("div")
+    by_result = rng.normal(size=(10, 32))
+    model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=32, block_size=64, vocab_size=ALL.vocabulary.size))
+    with torch.no_grad():
+        rows = np.array([by_result[fact.value] + 0.1 * rng.normal(size=32) for fact in family.facts])
+        model.wte.weight[family.ids] = torch.tensor(rows, dtype=torch.float32)
+    found = embedding_clusters(model, 0, family)
+    assert found["result"]["p"] < 0.01 and found["result"]["related_pairs"] == 9 * math.comb(8, 2)
+    assert set(found) == {"operand", "result", "size"}
+    assert set(embedding_clusters(model, 0, probed("square"))) == {"size"}, "no two squares share a number"
 
 
 def test_equal_attention_is_called_equal():
@@ -207,6 +262,26 @@ def test_the_script(tmp_path, monkeypatch, capsys, model, condition):
         assert kinds == {"spelled_prefix"} and plots == {"token_embeddings.png"} and "attention" not in results
     assert "product behind a spelled <MUL_a_b_: first choice" in capsys.readouterr().out
     assert read_json(tmp_path / "out/run_token_probes.json")["stage"] == "eval_token_probes"
+
+
+def test_the_script_asks_every_family_of_the_model(tmp_path, monkeypatch, capsys, large):
+    save_model_dir(large, tmp_path / "all", "mul_tokens", families="mul+add+square+div+digits")
+    save_model_dir(GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=64)), tmp_path / "other", "baseline")
+    flags = [f"--model-path={tmp_path / 'all'}", f"--output-dir={tmp_path / 'out'}"]
+    monkeypatch.setattr(sys, "argv", ["run_token_probes.py", *flags])
+    run_token_probes.main()
+    results = read_json(tmp_path / "out/token_probes_results.json")
+    assert list(results["families"]) == ["add", "square", "div"] and results["fact_choices"]
+    assert results["attention"]["fact_to_factors_uniform"] > 0 and results["nearest_number"] == {}
+    for name, found in results["families"].items():
+        assert set(found) == {"embedding_clusters", "fact_choices", "spelled_prefix", "product_behind_fact"}
+        assert found["fact_choices"]["overall"]["n_facts"] == len(probed(name).facts)
+    rows = read_jsonl(tmp_path / "out/token_probes_choices.jsonl")
+    assert {row.get("family") for row in rows} == {None, "add", "square", "div"}
+    assert "result behind a spelled <ADD_a_b_: first choice" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["run_token_probes.py", *flags, f"--null-path={tmp_path / 'other'}"])
+    with pytest.raises(UserError, match="has other token families than mul"):
+        run_token_probes.main()
 
 
 def test_a_stock_gpt2_has_no_facts(tmp_path, monkeypatch):
