@@ -1,6 +1,8 @@
 """torchrun's processes: who am I, how many are we, and the mean over all of us."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -44,19 +46,18 @@ class World:
             dist.barrier()
 
 
-def join_world(device_name: str) -> World:
-    """Join torchrun's process group: NCCL on CUDA, one GPU per local rank, and gloo on CPUs."""
+@contextlib.contextmanager
+def joined_world(device_name: str) -> Iterator[World]:
+    """torchrun's process group for as long as it is needed: NCCL on CUDA, one GPU per local rank, and gloo on CPUs."""
     device = pick_device(device_name)
     if "RANK" not in os.environ:
-        return World(rank=0, size=1, device=device)
+        yield World(rank=0, size=1, device=device)
+        return
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return World(rank=dist.get_rank(), size=dist.get_world_size(), device=device)
-
-
-def leave_world() -> None:
-    """Leave the process group, if there is one."""
-    if dist.is_initialized():
+    try:
+        yield World(rank=dist.get_rank(), size=dist.get_world_size(), device=device)
+    finally:
         dist.destroy_process_group()

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.config import parse_config
-from common.distributed import World, join_world, leave_world
+from common.distributed import World, joined_world
 from common.errors import run_script
 from common.record import RunRecord
 from data.benchmark_texts import probe_texts
@@ -64,8 +64,7 @@ class ProbesConfig:
 
 def main() -> None:
     config = parse_config(ProbesConfig)
-    world = join_world(config.device)
-    try:
+    with joined_world(config.device) as world:
         output_dir = prepare_output_dir(config, *config.sets)
         flagged = set()
         if config.contamination and "probes" in config.sets:
@@ -74,8 +73,6 @@ def main() -> None:
         evaluated = load_for_evaluation(config.model_path, config.condition, world.device)
         for name in config.sets:
             evaluate(name, config, evaluated, world, output_dir, flagged)
-    finally:
-        leave_world()
 
 
 def evaluate(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.config import parse_config
-from common.distributed import World, join_world, leave_world
+from common.distributed import World, joined_world
 from common.errors import UserError, run_script
 from common.files import read_json
 from common.record import RunRecord
@@ -57,11 +57,8 @@ class DomainsConfig:
 
 def main() -> None:
     config = parse_config(DomainsConfig)
-    world = join_world(config.device)
-    try:
+    with joined_world(config.device) as world:
         evaluate(config, world)
-    finally:
-        leave_world()
 
 
 def evaluate(config: DomainsConfig, world: World) -> None:

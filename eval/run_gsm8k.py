@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.config import parse_config
-from common.distributed import World, join_world, leave_world
+from common.distributed import World, joined_world
 from common.errors import UserError, run_script
 from common.record import RunRecord
 from data.benchmark_texts import gsm8k_texts
@@ -80,11 +80,8 @@ class Problem:
 
 def main() -> None:
     config = parse_config(GSM8KConfig)
-    world = join_world(config.device)
-    try:
+    with joined_world(config.device) as world:
         evaluate(config, world)
-    finally:
-        leave_world()
 
 
 def evaluate(config: GSM8KConfig, world: World) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from common.config import parse_config
 from common.device import pick_dtype
-from common.distributed import World, join_world, leave_world
+from common.distributed import World, joined_world
 from common.errors import run_script
 from common.files import write_json, write_jsonl
 from common.record import RunRecord
@@ -49,11 +49,8 @@ class HellaSwagConfig:
 
 def main() -> None:
     config = parse_config(HellaSwagConfig)
-    world = join_world(config.device)
-    try:
+    with joined_world(config.device) as world:
         evaluate(config, world)
-    finally:
-        leave_world()
 
 
 def evaluate(config: HellaSwagConfig, world: World) -> None:

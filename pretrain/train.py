@@ -28,7 +28,7 @@ from torch.optim import Optimizer
 
 from common.config import parse_config, to_dict
 from common.device import DelayedScalars, autocast, memory_bytes, pick_dtype, seed_everything
-from common.distributed import World, join_world, leave_world
+from common.distributed import World, joined_world
 from common.errors import UserError, run_script
 from common.files import write_json
 from common.record import RunRecord
@@ -64,11 +64,8 @@ def main() -> None:
     config = parse_config(TrainConfig)
     config.data_dir = config.data_dir or Path(f"data/processed/{config.condition}")
     config.output_dir = config.output_dir or Path(f"outputs/pretrain_{config.condition}")
-    world = join_world(config.device)
-    try:
+    with joined_world(config.device) as world:
         complete = train(config, world)
-    finally:
-        leave_world()
     sys.exit(0 if complete else TERMINATED)
 
 

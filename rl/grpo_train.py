@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from common.config import parse_config, to_dict
 from common.device import autocast, pick_dtype, seed_everything
-from common.distributed import World, join_world, leave_world
+from common.distributed import World, joined_world
 from common.errors import UserError, run_script
 from common.files import atomic_directory, locked_directory, sha256_file, write_json
 from common.record import RunRecord
@@ -56,11 +56,8 @@ UPDATE_KEYS = ("loss", "entropy", "kl", "clip_low", "clip_high", "ratio_mean", "
 def main() -> None:
     config = with_default_paths(parse_config(GRPOConfig))
     check_config(config)
-    world = join_world(config.device)
-    try:
+    with joined_world(config.device) as world:
         run(config, world)
-    finally:
-        leave_world()
 
 
 def run(config: GRPOConfig, world: World) -> None:

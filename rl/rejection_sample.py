@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 
 from common.config import parse_config
-from common.distributed import World, join_world, leave_world
+from common.distributed import World, joined_world
 from common.errors import UserError, run_script
 from common.files import write_json, write_jsonl
 from common.record import RunRecord
@@ -65,11 +65,8 @@ class RejectionConfig:
 def main() -> None:
     config = parse_config(RejectionConfig)
     check(config)
-    world = join_world(config.device)
-    try:
+    with joined_world(config.device) as world:
         sample(config, world)
-    finally:
-        leave_world()
 
 
 def check(config: RejectionConfig) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from common.config import parse_config
 from common.device import pick_dtype
-from common.distributed import World, join_world, leave_world
+from common.distributed import World, joined_world
 from common.errors import UserError, run_script
 from common.files import read_json, write_json
 from data.encoding import tokenizer_of
@@ -43,11 +43,8 @@ class EvalCheckpointsConfig:
 
 def main() -> None:
     config = parse_config(EvalCheckpointsConfig)
-    world = join_world(config.device)
-    try:
+    with joined_world(config.device) as world:
         evaluate(config, world)
-    finally:
-        leave_world()
 
 
 def evaluate(config: EvalCheckpointsConfig, world: World) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common.distributed import join_world, leave_world
+from common.distributed import joined_world
 from eval.engine import generate
 from rl.objective import ObjectiveSettings
 from rl.rollouts import Row
@@ -69,11 +69,10 @@ def test_rows_that_are_equal_on_both_sides_of_the_mean_cancel():
 
 
 def gradients_of_rank(path):
-    world = join_world("cpu")
-    objective = ObjectiveSettings(kl_coefficient=0.1)
-    update = make_update(tiny_policy(), objective, tiny_policy(3), world=world)
-    torch.save([gradients_of(update, random_rows(count), 0.01) for count in (7, 1)], f"{path}/{world.rank}.pt")
-    leave_world()
+    with joined_world("cpu") as world:
+        objective = ObjectiveSettings(kl_coefficient=0.1)
+        update = make_update(tiny_policy(), objective, tiny_policy(3), world=world)
+        torch.save([gradients_of(update, random_rows(count), 0.01) for count in (7, 1)], f"{path}/{world.rank}.pt")
 
 
 def test_two_processes_have_the_gradients_of_one(tmp_path):
