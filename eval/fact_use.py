@@ -86,20 +86,18 @@ def families_counted(row: dict[str, Any]) -> list[str]:
 
 def _is_right_and_placed(mention: _Mention, text: str) -> tuple[bool, bool]:
     before, after = text[max(0, mention.start - WINDOW) : mention.start], text[mention.end : mention.end + WINDOW]
-    expression = _expressions(mention.family)[mention.fact.id]
     result = None if _BEHIND_AN_OPERATOR.search(before) else _OWN_RESULT.match(after)
     if result is None or _value(result) == mention.fact.value:
-        return True, _is_placed(mention, before, expression, after)
+        return True, _is_placed(mention, before, after)
     goes_on = _CALCULATION_GOES_ON.match(after, result.end()) is not None
-    if "=" not in expression:  # another result would keep injection from it, but says nothing about the place
-        after = "" if goes_on else after[result.end() :]
-    return goes_on, _is_placed(mention, before, expression, after)
+    # Another result would keep injection from the expression, but says nothing about the place.
+    return goes_on, _is_placed(mention, before, "" if goes_on else after[result.end() :])
 
 
-def _is_placed(mention: _Mention, before: str, expression: str, after: str) -> bool:
+def _is_placed(mention: _Mention, before: str, after: str) -> bool:
     if _FACT_BEFORE.search(before) or _FACT_BEHIND.match(after):
         return False
-    injector = _injector(mention.family)
+    injector, expression = _injector(mention.family), _expressions(mention.family)[mention.fact.id]
     found = injector.inject_with_stats(f"{before}{expression}{after}")[1].injected
     return found > injector.inject_with_stats(f"{before}#{after}")[1].injected
 

@@ -114,6 +114,7 @@ def test_supervised_rows_were_spelled_and_injected(root):
 def test_the_evaluation_asks_and_decodes_with_the_choice(root):
     rows = read_jsonl(root / "eval" / "gsm8k_responses.jsonl")
     assert len(rows) == 3 and all(row["finish_reason"] != "skipped" for row in rows)
+    assert [key for key in rows[0] if "grounded" in key] == ["mul_tokens_grounded", "add_tokens_grounded"]
     tokenizer = load_for_evaluation(root / "sft", None, "cpu").tokenizer
     assert tokenizer.vocabulary == Vocabulary("mul_tokens", CHOICE)
     ids = tokenizer.encode(rows[0]["question"], allow_special=False)
