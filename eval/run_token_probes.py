@@ -65,6 +65,10 @@ def main() -> None:
     if null and null.tokenizer.vocabulary.families != choice:
         raise UserError(f"--null-path {config.null_path} has other token families than {choice}; give their baseline")
     families = [probed(family.name) for family in fact_families(choice)]
+    if not families:
+        raise UserError(
+            f"{config.model_path} has the token families {choice}, none of facts; give a model that has some"
+        )
     record = RunRecord(
         stage="eval_token_probes",
         config=config,

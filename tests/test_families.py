@@ -1,5 +1,6 @@
 """The token families: ids, facts, and the vocabulary that every choice of them gives."""
 
+import re
 from itertools import combinations
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 import yaml
 
 from common.errors import UserError
-from tokenizer.families import chosen_families, fact_families, families_name, read_families
+from rl.equations import facts_in, operands_of, value_of
+from tokenizer.families import chosen_families, fact_families, fact_pattern, families_name, read_families
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 from tokenizer.mul_facts import CONDITIONS, EOT_ID, REASONING_TAGS, MulFactTokens
 from tokenizer.vocabulary import Vocabulary
@@ -76,6 +78,15 @@ def test_chinese_is_another_form_of_mul():
 def test_the_families_of_facts():
     found = {choice: [f.name for f in fact_families(choice)] for choice in ("mul+digits", "chinese", "div+mul+chinese")}
     assert found == {"mul+digits": ["mul"], "chinese": ["mul"], "div+mul+chinese": ["mul", "div"]}
+
+
+def test_what_reads_decoded_text_knows_every_fact():
+    """A new family's facts, too: longer numbers than the patterns have room for would silently count for nothing."""
+    for family in fact_families("+".join(read_families())):
+        for fact in family.facts:
+            assert re.fullmatch(fact_pattern(), fact.token)["value"] == str(fact.value)
+            assert facts_in(f" {fact.token}.") == [fact.token] and value_of(fact.token) == fact.value
+            assert set(operands_of(fact.token)) == set(fact.operands)
 
 
 def test_sizes():

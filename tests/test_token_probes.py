@@ -290,3 +290,11 @@ def test_a_stock_gpt2_has_no_facts(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["x", f"--model-path={tmp_path / 'gpt2'}", f"--output-dir={tmp_path}"])
     with pytest.raises(UserError, match="none for the facts"):
         run_token_probes.main()
+
+
+def test_digits_alone_are_no_facts_to_ask_for(tmp_path, monkeypatch):
+    digits = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=64))
+    save_model_dir(digits, tmp_path / "digits", "mul_tokens", families="digits")
+    monkeypatch.setattr(sys, "argv", ["x", f"--model-path={tmp_path / 'digits'}", f"--output-dir={tmp_path}"])
+    with pytest.raises(UserError, match="token families digits, none of facts"):
+        run_token_probes.main()
