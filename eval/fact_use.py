@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.stated_numbers import NUMBER, stated_numbers
-from tokenizer.families import DEFAULT_FAMILIES, Fact, fact_begin, fact_families, fact_pattern
+from tokenizer.families import Fact, fact_begin, fact_families, fact_pattern
 from tokenizer.forms import FORMS
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 from tokenizer.inject_mul import MulExpressionInjector
@@ -123,8 +123,7 @@ def _read(ids: Sequence[int], tokenizer: GPT2TokenizerWithMulFacts) -> tuple[str
 @functools.cache
 def _facts(families: str) -> dict[int, tuple[str, Fact]]:
     """Family and fact of every id."""
-    both = (*fact_families(DEFAULT_FAMILIES), *fact_families(families))
-    return {fact.id: (family.name, fact) for family in both for fact in family.facts}
+    return {fact.id: (family.name, fact) for family in fact_families(families) for fact in family.facts}
 
 
 @functools.cache

@@ -73,6 +73,7 @@ def gradients_of_rank(path):
         objective = ObjectiveSettings(kl_coefficient=0.1)
         update = make_update(tiny_policy(), objective, tiny_policy(3), world=world)
         torch.save([gradients_of(update, random_rows(count), 0.01) for count in (7, 1)], f"{path}/{world.rank}.pt")
+    assert not torch.distributed.is_initialized(), "the group has been left"
 
 
 def test_two_processes_have_the_gradients_of_one(tmp_path):
