@@ -130,6 +130,7 @@ def test_a_parquet_row_that_is_not_utf8_is_one_bad_row(tmp_path, capsys):
     ("name", "content", "message"),
     [
         ("none.jsonl", None, "does not exist"),
+        ("none.parquet", None, r"none\.parquet does not exist$"),
         ("empty.jsonl", "\n", "holds no items"),
         ("bad.parquet", "no parquet", "cannot be read"),
     ],

@@ -131,6 +131,9 @@ def test_few_rows_through_a_wide_layer_equal_many_of_them(rows, monkeypatch):
             out = layer(x)
         torch.testing.assert_close(out, torch.nn.functional.linear(x, layer.weight, layer.bias), rtol=1e-5, atol=1e-5)
         assert len(ways) == threads - 1 and out.is_contiguous()
+        with torch.no_grad():
+            Linear(WIDE - 1, 24)(x[..., 1:])
+        assert len(ways) == threads - 1, "narrow layers are faster the plain way"
 
 
 def test_flops_per_token_by_hand():
