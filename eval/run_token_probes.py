@@ -159,10 +159,10 @@ def load_with_facts(model_path: str, config: TokenProbesConfig, condition: Condi
 
 def print_results(results: dict[str, Any], output_dir: Path) -> None:
     """One line per finding."""
-    print_family("MUL", "product", results)
+    print_family(MUL, results)
     for name, found in results.get("families", {}).items():
         print(f"{name} facts")
-        print_family(name.upper(), "result", found)
+        print_family(probed(name), found)
     if "attention" in results:
         titles = {"choice_to_factors": "choice of the fact to its factors", "fact_to_factors": "fact to its factors"}
         for key, title in (titles | {"result_to_fact": "'>>' to the fact before it"}).items():
@@ -173,8 +173,10 @@ def print_results(results: dict[str, Any], output_dir: Path) -> None:
     print(f"written to {output_dir}")
 
 
-def print_family(name: str, result: str, results: dict[str, Any]) -> None:
+def print_family(family: Probed, results: dict[str, Any]) -> None:
     """The findings that every family has, and the nearest numbers of products."""
+    result, token = "product" if family is MUL else "result", family.facts[0].token
+    spelled = token.partition("_")[0] + ("_a_b_" if token.count("_") == 3 else "_a_")  # a square has one operand
     for model, found in results.get("embedding_clusters", {}).items():
         print(_embedding_line(model, found))
         if nearest := results.get("nearest_number", {}).get(model):
@@ -183,7 +185,7 @@ def print_family(name: str, result: str, results: dict[str, Any]) -> None:
                 f"the facts (chance {nearest['chance_product']:.1%}), a factor's for "
                 f"{nearest['is_factor']['share']:.1%}"
             )
-    labels = {"spelled_prefix": f"{result} behind a spelled <{name}_a_b_"}
+    labels = {"spelled_prefix": f"{result} behind a spelled {spelled}"}
     labels["product_behind_fact"] = f"{result} behind a fact"
     parts = {label: results[key] for key, label in labels.items() if key in results}
     parts |= {f"fact behind {lead!r}": part for lead, part in results.get("fact_choices", {}).items()}

@@ -278,7 +278,9 @@ def test_the_script_asks_every_family_of_the_model(tmp_path, monkeypatch, capsys
         assert found["fact_choices"]["overall"]["n_facts"] == len(probed(name).facts)
     rows = read_jsonl(tmp_path / "out/token_probes_choices.jsonl")
     assert {row.get("family") for row in rows} == {None, "add", "square", "div"}
-    assert "result behind a spelled <ADD_a_b_: first choice" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    for spelled in ("product behind a spelled <MUL_a_b_", "result behind a spelled <ADD_a_b_", "spelled <SQUARE_a_"):
+        assert f"{spelled}: first choice" in out
     monkeypatch.setattr(sys, "argv", ["run_token_probes.py", *flags, f"--null-path={tmp_path / 'other'}"])
     with pytest.raises(UserError, match="has other token families than mul"):
         run_token_probes.main()
