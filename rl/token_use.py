@@ -12,6 +12,7 @@ there are too many. What is neither, a fact whose value went into an addition th
 earns nothing.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +23,6 @@ from tokenizer.families import fact_families, read_families
 
 MENTIONS = 4  # of one fact that are no spam: a solution writes `<F> = <<<F>>>54`, and perhaps once more
 IDLE_FACTS = 3  # facts with a value in some calculation, true or not, but in no chain to the answer
-
-_FACT_OF_ID = {fact.id: fact.token for family in fact_families("+".join(read_families())) for fact in family.facts}
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,14 @@ class TokenUse:
 
 def generated_facts(ids: Sequence[int]) -> Counter[Fact]:
     """The facts among generated ids, with how often each is there."""
-    return Counter(_FACT_OF_ID[i] for i in ids if i in _FACT_OF_ID)
+    facts = _fact_of_id()
+    return Counter(facts[i] for i in ids if i in facts)
+
+
+@functools.cache
+def _fact_of_id() -> dict[int, Fact]:
+    """Of every family: ids are never used twice, so a model's own families need not be known."""
+    return {fact.id: fact.token for family in fact_families("+".join(read_families())) for fact in family.facts}
 
 
 def token_use(question: str, sentences: list[Sentence], generated: Counter[Fact], answer: float | None) -> TokenUse:
