@@ -49,20 +49,25 @@ def full_loss(model, request, layer, delta, settings):
     return nll + settings.kl_weight * kl + settings.weight_decay * delta.norm() / residual().norm() ** 2
 
 
+def assert_equal_to_the_full_forward(model, requests, layer, settings):
+    """The losses and their gradients at random deltas, edit by edit."""
+    torch.manual_seed(1)
+    delta = torch.randn(len(requests), CONFIG.n_embd, requires_grad=True)
+    losses = ValueLoss(model, requests, layer, settings)(delta)
+    [grad] = torch.autograd.grad(losses.sum(), delta)
+    for i, request in enumerate(requests):
+        one = delta[i].detach().requires_grad_()
+        expected = full_loss(model, request, layer, one, settings)
+        [expected_grad] = torch.autograd.grad(expected, one)
+        assert torch.allclose(losses[i], expected, atol=1e-5), RECORDS[i]
+        assert torch.allclose(grad[i], expected_grad, atol=1e-5), RECORDS[i]
+
+
 @pytest.mark.parametrize("layer", [0, 1])
 def test_the_suffix_has_the_loss_and_gradient_of_the_full_forward(layer):
     model = small_model()
     requests = small_requests(model)
-    torch.manual_seed(1)
-    delta = torch.randn(len(requests), CONFIG.n_embd, requires_grad=True)
-    losses = ValueLoss(model, requests, layer, SETTINGS)(delta)
-    [grad] = torch.autograd.grad(losses.sum(), delta)
-    for i, request in enumerate(requests):
-        one = delta[i].detach().requires_grad_()
-        expected = full_loss(model, request, layer, one, SETTINGS)
-        [expected_grad] = torch.autograd.grad(expected, one)
-        assert torch.allclose(losses[i], expected, atol=1e-5), RECORDS[i]
-        assert torch.allclose(grad[i], expected_grad, atol=1e-5), RECORDS[i]
+    assert_equal_to_the_full_forward(model, requests, layer, SETTINGS)
 
 
 def test_without_a_kl_weight_there_is_no_anchor():
@@ -85,15 +90,7 @@ def test_contexts_of_different_lengths(token):
     model, layer = small_model(), {"subject": 1, "prompt": 2}[token]
     requests = make_requests(TOKENIZER, RECORDS, [[464, 11, 13], [40, 50, 60, 70, 80, 13], []], token)
     settings = ValueSettings(**vars(SETTINGS) | {"kl_weight": 0.0})
-    torch.manual_seed(1)
-    delta = torch.randn(len(requests), CONFIG.n_embd, requires_grad=True)
-    losses = ValueLoss(model, requests, layer, settings)(delta)
-    [grad] = torch.autograd.grad(losses.sum(), delta)
-    for i, request in enumerate(requests):
-        one = delta[i].detach().requires_grad_()
-        expected = full_loss(model, request, layer, one, settings)
-        assert torch.allclose(losses[i], expected, atol=1e-5), RECORDS[i]
-        assert torch.allclose(grad[i], torch.autograd.grad(expected, one)[0], atol=1e-5), RECORDS[i]
+    assert_equal_to_the_full_forward(model, requests, layer, settings)
 
 
 def test_a_batch_equals_single_edits():
