@@ -2,7 +2,6 @@
 
 import json
 import random
-import time
 from dataclasses import astuple
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from data.world.family_arithmetic import family_documents
 from data.world.problems import problems
 from eval.fact_use import FactUse, fact_use
-from tests.helpers import SHARED_DATA
+from tests.helpers import SHARED_DATA, cpu_seconds
 from tokenizer.gpt2_tiktoken import GPT2TokenizerWithMulFacts
 from tokenizer.inject_mul import MulExpressionInjector
 
@@ -191,10 +190,6 @@ def test_the_facts_of_a_familys_training_text_are_all_right_placed_and_grounded(
 
 @pytest.mark.parametrize("token", ["<MUL_6_9_54>", "<ADD_6_9_15>", "<SQUARE_6_36>", "<DIV_54_6_9>"])
 def test_time_is_linear(token):
-    seconds = []
-    for count in (1500, 3000):
-        ids = ALL.encode(f" {token} = <<{token}>>54 and" * count)
-        started = time.perf_counter()
-        fact_use(QUESTION, ids, ALL)
-        seconds.append(time.perf_counter() - started)
-    assert seconds[1] < 5 and seconds[1] < 4 * seconds[0]
+    responses = [ALL.encode(f" {token} = <<{token}>>54 and" * count) for count in (1000, 4000)]
+    short, long = (cpu_seconds(fact_use, QUESTION, ids, ALL) for ids in responses)
+    assert long < 8 * short  # 4 times when linear, 16 when quadratic

@@ -1,7 +1,6 @@
 """rl/rewards.py: what each term pays for, and that no weights and no text make a wrong answer worth a right one."""
 
 import dataclasses
-import time
 from decimal import Decimal
 
 import pytest
@@ -13,7 +12,7 @@ from common.files import read_jsonl
 from data.encoding import tokenizer_of
 from eval.answers import extract_strict
 from rl.rewards import RewardConfig, Rollout, build_reward, check_reward, lowest_right
-from tests.helpers import SHARED_DATA
+from tests.helpers import SHARED_DATA, cpu_seconds
 from tests.rollouts import GOLD, HONEST, PLAIN, QUESTION, rollout
 from tokenizer.inject_mul import MulExpressionInjector
 
@@ -295,10 +294,5 @@ def test_time_is_linear(kind):
     for count in (10_000, 20_000):
         ids = tokenizer_of("mul_tokens").encode("".join(line.format(i) for i in range(count)))[:count]
         given = Rollout(QUESTION, GOLD, ids, tokenizer_of("mul_tokens").decode(ids), "length")
-        times = []
-        for _ in range(5):
-            started = time.perf_counter()
-            reward(given)
-            times.append(time.perf_counter() - started)
-        seconds.append(min(times))
+        seconds.append(cpu_seconds(reward, given, repeats=5))
     assert seconds[0] < 0.1 and seconds[1] < 4 * seconds[0]

@@ -1,7 +1,6 @@
 """Shards: round trips, the two formats, and what is refused."""
 
 import hashlib
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from data.shards import (
     read_shard,
     write_shard,
 )
+from tests.helpers import cpu_seconds
 from tokenizer.mul_facts import VOCAB_SIZE
 
 
@@ -146,14 +146,8 @@ def test_digest_equals_a_plain_computation():
 
 def test_checking_is_fast():
     tokens = random_tokens(20_000_000)
-    best = min(_seconds(check_shard, "x", tokens) for _ in range(3))
+    best = cpu_seconds(check_shard, "x", tokens)
     assert best < 0.2, f"checking 20M tokens took {best:.3f} s, measured 0.01 s on an idle machine"
-
-
-def _seconds(function, *arguments) -> float:
-    started = time.perf_counter()
-    function(*arguments)
-    return time.perf_counter() - started
 
 
 @pytest.mark.parametrize("names", [
