@@ -154,7 +154,7 @@ def test_some_test_names_every_shell_script():
 @pytest.mark.parametrize("script", ["run_demo.sh", "run_study.sh", "run_10b.sh"])
 def test_help_of_a_shell_script_is_what_stands_at_its_top(script, tmp_path):
     path = ROOT / "scripts" / script
-    result = subprocess.run(["bash", str(path), "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    result = subprocess.run(["bash", str(path), "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     head = path.read_text().split("\nset -euo pipefail\n")[0].splitlines()[1:]
     assert result.returncode == 0 and result.stderr == ""
     assert result.stdout.splitlines() == [line.removeprefix("#").removeprefix(" ") for line in head]

@@ -20,7 +20,7 @@ def machine(tmp_path) -> dict[str, str]:
 
 def set_up(machine: dict[str, str]) -> subprocess.CompletedProcess:
     command = [shutil.which("bash"), "-c", "set -euo pipefail; source scripts/setup.sh; set_up"]
-    return subprocess.run(command, cwd=ROOT, env=machine, capture_output=True, text=True, timeout=20)
+    return subprocess.run(command, cwd=ROOT, env=machine, capture_output=True, text=True, timeout=120)
 
 
 def test_without_python_it_says_so(machine):
