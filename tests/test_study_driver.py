@@ -283,7 +283,11 @@ source scripts/setup.sh; source scripts/stages.sh
 uv() { shift 2; "$@"; }
 out=$1 dry_run=no
 mkdir -p "$out/logs"
-(stage one "" bash -c "touch $out/begun; sleep 1" ; stage two "" touch "$out/two"; touch "$out/after") >"$out/output" 2>&1 &
+(
+    stage one "" bash -c "touch $out/begun; sleep 1"
+    stage two "" touch "$out/two"
+    touch "$out/after"
+) >"$out/output" 2>&1 &
 until [[ -e $out/begun ]]; do sleep 0.1; done
 kill -9 $$"""
     subprocess.run(["bash", "-c", script, "bash", str(tmp_path)], cwd=ROOT, timeout=120)
