@@ -110,21 +110,11 @@ def attend(block: Block, qkv: Tensor, groups: Sequence[Rows], pasts: Sequence[Te
     C = qkv.size(1) // 3
     read = [qkv[:0, :C]]  # there may be no groups: prompts with nothing before their positions
     for rows, past, own in zip(groups, pasts, qkv.split([rows.size for rows in groups]), strict=True):
-        queries, own = own.view(len(past), -1, 3 * C).split([C, 2 * C], 2)
-        parts = (queries, *torch.cat([past, own], 1).split(C, 2))
-        q, k, v = (part.unflatten(2, (block.attn.n_head, -1)).transpose(1, 2) for part in parts)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=rows.mask)
-        read.append(y.transpose(1, 2).flatten(2).flatten(0, 1))
+        read.append(block.attn.read(own.view(len(past), -1, 3 * C), past, rows.mask).flatten(0, 1))
     return torch.cat(read)
-
-
-def finish(block: Block, x: Tensor, y: Tensor) -> Tensor:
-    """The stream (..., C) above a block that has x below it and whose heads read y."""
-    x = x + block.attn.c_proj(y)
-    return x + block.mlp(block.ln_2(x))
 
 
 def climb(block: Block, x: Tensor, groups: Sequence[Rows]) -> Tensor:
     """The stream (N, C) of the groups' tokens through a whole block; they follow no others."""
     qkv = project(block, x)
-    return finish(block, x, attend(block, qkv, groups, [rows.gather(qkv) for rows in groups]))
+    return block.finish(x, attend(block, qkv, groups, [rows.gather(qkv) for rows in groups]))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edit.packs import Pack, Rows, attend, climb, finish, project
+from edit.packs import Pack, Rows, attend, climb, project
 from edit.prompts import EditPrompt
 from pretrain.model import GPT, Block
 
@@ -156,5 +156,5 @@ class Suffix:
             else:
                 qkv = project(block, x, read if last else None)
             y = attend(block, qkv, self.groups, self.pasts[depth])
-            x = finish(block, x.index_select(0, read), y.index_select(0, read)) if last else finish(block, x, y)
+            x = block.finish(x.index_select(0, read), y.index_select(0, read)) if last else block.finish(x, y)
         return x if self.blocks else x.index_select(0, read)

@@ -110,6 +110,19 @@ class Attention(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
 
+    def read(self, qkv: Tensor, past: Tensor | None, mask: Tensor | None) -> Tensor:
+        """What the heads read (B, T, C), before the projection: for texts that the caller arranges.
+
+        qkv (B, T, 3C): projections of the tokens; past (B, P, 2C): keys and values of those that they follow; mask
+        (B, 1, T, P + T): who sees whom, None for all before and itself.
+        """
+        C = self.c_proj.in_features
+        queries, own = qkv.split([C, 2 * C], 2)
+        parts = (queries, *(own if past is None else torch.cat([past, own], 1)).split(C, 2))
+        q, k, v = (part.unflatten(2, (self.n_head, -1)).transpose(1, 2) for part in parts)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        return y.transpose(1, 2).flatten(2)
+
 
 class MLP(nn.Module):
     def __init__(self, config: GPTConfig):
@@ -135,6 +148,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, cache: KVCache | None, layer: int, positions: Tensor, mask: Tensor | None) -> Tensor:
         x = x + self.attn(self.ln_1(x), cache, layer, positions, mask)
+        return x + self.mlp(self.ln_2(x))
+
+    def finish(self, x: Tensor, y: Tensor) -> Tensor:
+        """The stream (..., C) above the block, given it below and what the heads read there, y (..., C)."""
+        x = x + self.attn.c_proj(y)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -168,18 +186,14 @@ class GPT(nn.Module):
         idx: Tensor,
         cache: KVCache | None = None,
         lengths: Tensor | None = None,
-        positions: Tensor | None = None,
-        mask: Tensor | None = None,
     ) -> Tensor:
         """Final hidden states (B, T, C), after the last LayerNorm, of token ids idx (B, T).
 
         With a cache, idx continues its rows: row b appends its first lengths[b] tokens (all T when None); what
-        follows them is padding, whose output is meaningless. Without one, idx is a whole sequence from position 0, or
-        several texts side by side: `mask` (B, 1, T, T) says who sees whom, `positions` (B, T) where each token stands.
+        follows them is padding, whose output is meaningless. Without one, idx is a whole sequence from position 0.
         """
         B, T = idx.shape
-        if mask is None:
-            positions = torch.arange(T, device=idx.device).expand(B, T)
+        positions, mask = torch.arange(T, device=idx.device).expand(B, T), None
         if cache is not None and cache.extent > 0:
             positions = cache.lengths[:, None] + positions
             stored = torch.arange(cache.extent_after(T), device=idx.device)

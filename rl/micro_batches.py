@@ -1,120 +1,126 @@
-"""What an update runs through the model: responses side by side behind the prompt that they share.
+"""What an update runs through the model: the tokens of prompts and responses in one list, and nothing else.
 
-A sequence is a prompt and several of its responses; each response sees the prompt and itself, at the positions that it
-had when it was sampled. A group's prompt is thus computed once for several responses: of 8 responses of 100 tokens to a
-prompt of 60 that is a third less than 8 sequences. Padding stands on the right.
+A prompt stands there once for all of its responses, and nothing is padded: of 8 responses of 100 tokens to a prompt of
+60 that leaves two thirds of 8 padded rows. Everything in a block but attention takes the list as it is. Attention takes
+the prompts, then the responses, each behind the keys and values of its prompt, as padded rows.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pretrain.model import GPT
 from rl.rollouts import Row
 
-PAD = -1  # the segment of padding: it sees the prompt and itself, and nobody sees it
+KEYS = 4  # keys and values per token of the list: attention copies a prompt's for each response, and pads them
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Sequences padded to T. The six flat tensors hold their responses' tokens (N,), row after row."""
+    """G prompts and R responses to them, N tokens. The last five tensors hold the M tokens of responses, in order."""
 
-    idx: Tensor  # (B, T)
-    segments: Tensor  # (B, T): 0 the prompt, 1 the first response, ...
-    places: Tensor  # (B, T) position of each token in its own text
-    rows: Tensor  # (N,) sequence of each token's prediction ...
-    columns: Tensor  # (N,) ... and its place there: that of the token before
+    ids: Tensor  # (N,): every prompt, behind it its responses without their last tokens, which are predicted, never fed
+    positions: Tensor  # (N,): where each token stands in its prompt and response
+    prompts: Tensor  # (G, P): places of the prompts' tokens in the list, padded with 0 on the right
+    responses: Tensor  # (R, S): and of the responses'
+    of: Tensor  # (R,): whose prompt each response follows
+    mask: Tensor  # (R, 1, S, P + S): which keys each token of a response sees
+    order: Tensor  # (N,): where each token of the list stands among the padded prompts and then responses
+    read: Tensor  # (M,): the place in the list of the token before
     targets: Tensor
     old_logprobs: Tensor
     advantages: Tensor
     weights: Tensor  # what the token weighs in the loss
-    several: bool  # whether any sequence holds more than one response
 
     def predictions(self, model: GPT) -> Tensor:
-        """The hidden states (N, C) that predict the targets."""
-        return model.hidden(self.idx, positions=self.places, mask=self.mask())[self.rows, self.columns]
-
-    def mask(self) -> Tensor | None:
-        """Who sees whom (B, 1, T, T); None where every sequence is one text, so that all before is seen."""
-        if not self.several:
-            return None
-        same = self.segments[:, :, None] == self.segments[:, None, :]
-        return (same | (self.segments == 0)[:, None, :]).tril()[:, None]
+        """The hidden states (M, C) that predict the targets."""
+        x = model.wte(self.ids) + model.wpe(self.positions)
+        for block in model.h:
+            qkv = block.attn.c_attn(block.ln_1(x))
+            prompts, responses = _rows(qkv, self.prompts), _rows(qkv, self.responses)
+            past = prompts[..., x.size(1) :].index_select(0, self.of)
+            read = block.attn.read(prompts, None, None), block.attn.read(responses, past, self.mask)
+            x = block.finish(x, torch.cat([y.flatten(0, 1) for y in read]).index_select(0, self.order))
+        return model.ln_f(x.index_select(0, self.read))
 
 
 def micro_batches(
-    rows: Sequence[Row], weights: Sequence[float], most_tokens: int, width: int, device: torch.device
+    rows: Sequence[Row], weights: Sequence[float], most_tokens: int, device: torch.device
 ) -> list[MicroBatch]:
-    """Sequences of similar length together, at most `most_tokens` tokens with padding; a longer one goes alone.
+    """Groups with responses of similar length together, at most `most_tokens` tokens, or a single response.
 
-    A sequence of several responses has at most `width` tokens, the model's: attention looks at all pairs in it, and
-    longer ones would cost more than the shared prompt saves.
+    Nor does attention look at more than `KEYS` times that: many responses to long prompts take several.
     """
-    sequences = shared_prompts(rows, min(width, most_tokens))
-    sequences.sort(key=lambda members: -_length(rows, members))
-    parts: list[list[list[int]]] = []
-    for members in sequences:
-        if not parts or (len(parts[-1]) + 1) * _length(rows, parts[-1][0]) > most_tokens:
-            parts.append([])
-        parts[-1].append(members)
+    by_prompt: dict[tuple[int, ...], list[int]] = {}
+    for i in sorted(range(len(rows)), key=lambda i: -len(rows[i].ids)):  # so the first groups have the longest ones
+        by_prompt.setdefault(tuple(rows[i].prompt), []).append(i)
+    parts: list[dict[tuple[int, ...], list[int]]] = []
+    part: dict[tuple[int, ...], list[int]] = {}
+    tokens = count = P = S = 0
+    for prompt, i in ((prompt, i) for prompt, members in by_prompt.items() for i in members):
+        fed = len(rows[i].ids) - 1
+        tokens += fed + (0 if prompt in part else len(prompt))
+        count, P, S = count + 1, max(P, len(prompt)), max(S, fed)
+        if not parts or tokens > most_tokens or count * (P + S) > KEYS * most_tokens:
+            part = {}
+            parts.append(part)
+            tokens, count, P, S = len(prompt) + fed, 1, len(prompt), fed
+        part.setdefault(prompt, []).append(i)
     return [_micro_batch(rows, weights, part, device) for part in parts]
 
 
-def shared_prompts(rows: Sequence[Row], longest: int) -> list[list[int]]:
-    """Indices of `rows` with one prompt, as many together as fit into `longest` tokens."""
-    by_prompt: dict[tuple[int, ...], list[int]] = {}
-    for i, row in enumerate(rows):
-        by_prompt.setdefault(tuple(row.prompt), []).append(i)
-    sequences: list[list[int]] = []
-    for members in by_prompt.values():
-        sequence: list[int] = []
-        for i in sorted(members, key=lambda i: -len(rows[i].ids)):
-            if sequence and _length(rows, [*sequence, i]) > longest:
-                sequences.append(sequence)
-                sequence = []
-            sequence.append(i)
-        sequences.append(sequence)
-    return sequences
-
-
-def _length(rows: Sequence[Row], members: list[int]) -> int:
-    """Tokens of the sequence of `members`: a response's last token is predicted, never fed."""
-    return len(rows[members[0]].prompt) + sum(len(rows[i].ids) - 1 for i in members)
-
-
 def _micro_batch(
-    rows: Sequence[Row], weights: Sequence[float], sequences: list[list[int]], device: torch.device
+    rows: Sequence[Row], weights: Sequence[float], groups: dict[tuple[int, ...], list[int]], device: torch.device
 ) -> MicroBatch:
-    longest = _length(rows, sequences[0])
-    idx, segments, places, flat_rows, columns, order = [], [], [], [], [], []
-    for b, members in enumerate(sequences):
-        prompt = rows[members[0]].prompt
-        ids, segment, place = list(prompt), [0] * len(prompt), list(range(len(prompt)))
-        for number, i in enumerate(members, start=1):
+    order = [i for members in groups.values() for i in members]
+    lengths = [len(rows[i].ids) - 1 for i in order]
+    P, S = max(map(len, groups)), max(lengths)
+    prompts = np.zeros((len(groups), P), dtype=np.int64)
+    responses = np.zeros((len(order), S), dtype=np.int64)
+    ids, positions, places, read, of = [], [], [], [], []
+    row = 0
+    for group, (prompt, members) in enumerate(groups.items()):
+        start = len(ids)
+        prompts[group, : len(prompt)] = range(start, start + len(prompt))
+        places += range(group * P, group * P + len(prompt))
+        ids += prompt
+        positions += range(len(prompt))
+        last = len(ids) - 1  # of the prompt: it predicts every response's first token
+        for i in members:
             fed = rows[i].ids[:-1]
-            flat_rows += [b] * (len(fed) + 1)
-            columns += [len(prompt) - 1, *range(len(ids), len(ids) + len(fed))]
+            part = range(len(ids), len(ids) + len(fed))
+            responses[row, : len(fed)] = part
+            places += range(prompts.size + row * S, prompts.size + row * S + len(fed))
             ids += fed
-            segment += [number] * len(fed)
-            place += range(len(prompt), len(prompt) + len(fed))
-        padding = longest - len(ids)
-        idx.append(ids + [0] * padding)
-        segments.append(segment + [PAD] * padding)
-        places.append(place + [0] * padding)
-        order += members
-    of_row = torch.repeat_interleave(torch.tensor([len(rows[i].ids) for i in order]))
-    tensors = dict(
-        idx=torch.tensor(idx),
-        segments=torch.tensor(segments),
-        places=torch.tensor(places),
-        rows=torch.tensor(flat_rows),
-        columns=torch.tensor(columns),
-        targets=torch.tensor([token for i in order for token in rows[i].ids]),
-        old_logprobs=torch.tensor([p for i in order for p in rows[i].old_logprobs]),
-        advantages=torch.tensor([rows[i].advantage for i in order], dtype=torch.float32)[of_row],
-        weights=torch.tensor([weights[i] for i in order], dtype=torch.float32)[of_row],
+            positions += range(len(prompt), len(prompt) + len(fed))
+            read += [last, *part]
+            of.append(group)
+            row += 1
+    past = np.arange(P) < np.array([len(prompt) for prompt in groups])[of][:, None]  # (R, P)
+    causal = np.tril(np.ones((S, S), dtype=bool))
+    shape = len(order), S
+    mask = np.concatenate([np.broadcast_to(past[:, None], (*shape, P)), np.broadcast_to(causal, (*shape, S))], 2)
+    of_row = np.repeat(np.arange(len(order)), np.array(lengths) + 1)
+    arrays = dict(
+        ids=np.array(ids),
+        positions=np.array(positions),
+        prompts=prompts,
+        responses=responses,
+        of=np.array(of),
+        mask=mask[:, None],
+        order=np.array(places),
+        read=np.array(read),
+        targets=np.array([token for i in order for token in rows[i].ids]),
+        old_logprobs=np.array([p for i in order for p in rows[i].old_logprobs], dtype=np.float32),
+        advantages=np.array([rows[i].advantage for i in order], dtype=np.float32)[of_row],
+        weights=np.array([weights[i] for i in order], dtype=np.float32)[of_row],
     )
-    several = any(len(members) > 1 for members in sequences)
-    return MicroBatch(**{name: tensor.to(device) for name, tensor in tensors.items()}, several=several)
+    return MicroBatch(**{name: torch.from_numpy(array).to(device) for name, array in arrays.items()})
+
+
+def _rows(x: Tensor, places: Tensor) -> Tensor:
+    """(B, T, C): the rows of x (N, C) at `places` (B, T)."""
+    return x.index_select(0, places.flatten()).unflatten(0, places.shape)

@@ -61,7 +61,6 @@ class Update:
             [rows[i] for i in mine],
             [weights[i] for i in mine],
             self.micro_batch_tokens,
-            self.model.config.n_embd,
             device,
         )
         # The bonus is the mean entropy of a token, however the objective weighs its tokens.

@@ -1,11 +1,11 @@
-"""Responses side by side behind one prompt: the model predicts as if each stood alone."""
+"""Prompts and responses in one list of tokens: the model predicts as if each response stood alone."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
-from rl.micro_batches import micro_batches, shared_prompts
+from rl.micro_batches import KEYS, micro_batches
 from rl.objective import ObjectiveSettings
 from rl.rollouts import Row
 from tests.grpo_runs import gradients_of, make_update, random_rows, tiny_policy
@@ -20,21 +20,20 @@ def group_rows():
     return [*rows, Row(prompts[0], [11], [-4.0], 0.5, False)]
 
 
-def batches_of(rows, most_tokens=8192, width=48):
-    return micro_batches(rows, [1.0 / (i + 1) for i in range(len(rows))], most_tokens, width, CPU)
+def batches_of(rows, most_tokens=8192):
+    return micro_batches(rows, [1.0 / (i + 1) for i in range(len(rows))], most_tokens, CPU)
 
 
-@pytest.mark.parametrize("width", [1, 12, 48])
-@pytest.mark.parametrize("most_tokens", [1, 30, 8192])
-def test_predictions_are_those_of_every_response_alone(width, most_tokens):
+@pytest.mark.parametrize("most_tokens", [1, 12, 30, 8192])
+def test_predictions_are_those_of_every_response_alone(most_tokens):
     model, rows = tiny_policy(), group_rows()
     got = {}
-    for batch in batches_of(rows, most_tokens, width):
+    for batch in batches_of(rows, most_tokens):
         hidden = batch.predictions(model)
         flat = zip(batch.targets.tolist(), batch.weights.tolist(), batch.old_logprobs.tolist(), hidden, strict=True)
         for target, weight, old, state in flat:
             got.setdefault(round(1 / weight) - 1, []).append((target, old, state))
-        assert batch.idx.numel() <= most_tokens or len(batch.idx) == 1
+        assert len(batch.ids) <= most_tokens or len(batch.of) == 1
     assert sorted(got) == list(range(len(rows)))
     for i, row in enumerate(rows):
         alone = model.hidden(torch.tensor([row.prompt + row.ids[:-1]]))[0, len(row.prompt) - 1 :]
@@ -43,22 +42,27 @@ def test_predictions_are_those_of_every_response_alone(width, most_tokens):
         assert torch.allclose(torch.stack(states), alone, atol=2e-6)
 
 
-def test_a_prompt_is_computed_once_for_several_responses():
-    rows = [Row([3] * 20, [4] * 5, [-4.0] * 5, 1.0, False) for _ in range(6)]
-    assert [len(members) for members in shared_prompts(rows, 20 + 3 * 4)] == [3, 3]
-    assert [len(members) for members in shared_prompts(rows, 8)] == [1] * 6
-    (batch,) = batches_of(rows, width=32)
-    assert batch.idx.shape == (2, 32) and batch.mask() is not None
-    (alone,) = batches_of(rows, width=1)
-    assert alone.idx.shape == (6, 24) and alone.mask() is None, "plain causal attention is faster"
-    assert max(batch.places.flatten().tolist()) == 23, "positions are those of a response alone"
+def test_a_prompt_is_computed_once_and_nothing_is_padded():
+    rows = [Row([3] * 20, [4] * length, [-4.0] * length, 1.0, False) for length in (6, 5, 2, 1)]
+    (batch,) = batches_of(rows)
+    assert len(batch.ids) == 20 + 5 + 4 + 1 + 0
+    assert batch.positions.tolist() == [*range(20), *range(20, 25), *range(20, 24), 20]
+    assert [len(part.ids) for part in batches_of(rows, most_tokens=27)] == [25, 25], "the prompt again in the second"
 
 
-def test_gradients_do_not_depend_on_what_shares_a_sequence():
+def test_many_responses_to_a_long_prompt_take_several():
+    """Each response has keys and values of its own copy of the prompt: memory that the list does not show."""
+    rows = [Row([3] * 30, [4] * 2, [-4.0] * 2, 1.0, False) for _ in range(40)]
+    parts = batches_of(rows, most_tokens=100)
+    assert [len(part.of) for part in parts] == [12, 12, 12, 4]
+    assert all(part.mask.size(0) * part.mask.size(3) <= KEYS * 100 for part in parts)
+
+
+def test_gradients_do_not_depend_on_what_shares_a_micro_batch():
     rows = group_rows()
     objective = ObjectiveSettings(kl_coefficient=0.1)
     results = []
-    for tokens in (8192, 1):  # a limit of one token puts every response into a sequence of its own
+    for tokens in (8192, 1):  # a limit of one token puts every response into a batch of its own
         update = make_update(tiny_policy(), objective, tiny_policy(3), micro_batch_tokens=tokens)
         results.append(gradients_of(update, rows, bonus=0.01))
     (together, got), (alone, expected) = results
