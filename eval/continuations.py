@@ -5,7 +5,6 @@ layer of a small model, is applied only where an ending's token is predicted, an
 once. Both contexts and endings are batched by length.
 """
 
-import copy
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -91,9 +90,7 @@ def _score_batch(
 
     lengths = [len(contexts[row]) for row in rows]
     for numbers, stop in _ending_batches(endings, lengths, block_size, batch_tokens):
-        continued = copy.copy(cache)
-        continued.keys, continued.values = cache.keys[:, :, :, :stop], cache.values[:, :, :, :stop]
-        continued.select(torch.tensor([rows[k] for k in numbers], device=device))
+        continued = cache.select(torch.tensor([rows[k] for k in numbers], device=device), stop)
         # The last token of an ending is predicted, never fed.
         hidden = model.hidden(_padded([endings[k][:-1] for k in numbers]).to(device), continued)
         fed = torch.tensor([len(endings[k]) - 1 for k in numbers])

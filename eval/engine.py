@@ -11,6 +11,7 @@ batch size, its neighbours or the number of devices (up to the last bits of floa
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -223,8 +224,11 @@ class _Batch:
         hidden (P, C): the prefilled prompts' last hidden states; lengths: their tokens; uniforms (R, max_new_tokens).
         """
         start, stop = self.count, self.count + len(owners)
-        for row, source in enumerate(sources, start=start):
-            self.cache.copy_row(row, prefilled, source, lengths[source])
+        row = start
+        for source, rows in groupby(sources):  # a prompt's samples stand together
+            count = len(list(rows))
+            self.cache.copy(row, row + count, prefilled, source, lengths[source])
+            row += count
         stored = np.array([lengths[source] for source in sources])
         self.stored[start:stop] = stored
         self.owners += owners
@@ -249,9 +253,9 @@ class _Batch:
         self.alive[self.count : rows] = False
         for _ in range(CUDA_STEPS):
             extent = int(self.stored[: self.count].max())
-            extent = min(-(-(extent + 1) // CUDA_EXTENT) * CUDA_EXTENT, self.cache.keys.size(3)) - 1
+            extent = min(-(-(extent + 1) // CUDA_EXTENT) * CUDA_EXTENT, self.cache.room) - 1
             self._replay(rows, extent)
-            self.stored[: self.count] = np.minimum(self.stored[: self.count] + 1, self.cache.keys.size(3) - 1)
+            self.stored[: self.count] = np.minimum(self.stored[: self.count] + 1, self.cache.room - 1)
 
     def _advance(self, rows: int, extent: int) -> None:
         """Feed the last token of the first `rows` rows, none longer than `extent`, and choose the next one."""
@@ -311,7 +315,7 @@ class _Batch:
         gaps = [row for row in range(left) if not alive[row]]
         movers = [row for row in range(left, self.count) if alive[row]]
         for gap, mover in zip(gaps, movers, strict=True):
-            self.cache.copy_row(gap, self.cache, mover, int(self.stored[mover]))
+            self.cache.copy(gap, gap + 1, self.cache, mover, int(self.stored[mover]))
             self.owners[gap] = self.owners[mover]
         if gaps:
             to, source = (torch.tensor(rows, device=self.last.device) for rows in (gaps, movers))

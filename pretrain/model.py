@@ -32,48 +32,52 @@ class GPTConfig:
 class KVCache:
     """Keys and values of the tokens seen so far, right-padded: row b holds lengths[b] tokens from position 0 on.
 
-    keys, values: (L, B, H, S, D), allocated once for S = max_length tokens per row. Rows may differ in length; whoever
-    appends sees to it that every row has room left.
+    kv: (L, B, 2H, S, D), first the H heads' keys, then their values, as the projections have them side by side;
+    allocated once for S = room tokens per row. Rows may differ in length; whoever appends sees to it that every row
+    has room left.
     """
 
-    def __init__(self, config: GPTConfig, batch_size: int, max_length: int, device: torch.device, dtype=torch.float32):
+    def __init__(self, config: GPTConfig, batch_size: int, room: int, device: torch.device, dtype=torch.float32):
         head_dim = config.n_embd // config.n_head
-        shape = (config.n_layer, batch_size, config.n_head, max_length, head_dim)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        shape = (config.n_layer, batch_size, 2 * config.n_head, room, head_dim)
+        self.kv = torch.zeros(shape, device=device, dtype=dtype)
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
+        self.rows = torch.arange(batch_size, device=device)[:, None]
         self.extent = 0  # no row is longer than this; kept on the host, so that reading it never waits for a GPU
 
-    def select(self, rows: Tensor) -> None:
-        """Keep `rows` (long, any order, repeats allowed), as copies."""
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
-        self.lengths = self.lengths[rows]
+    @property
+    def room(self) -> int:
+        """Tokens that a row can hold."""
+        return self.kv.size(3)
+
+    def select(self, rows: Tensor, room: int) -> "KVCache":
+        """A copy of `rows` (long, any order, repeats allowed), with no more than `room` tokens per row."""
+        selected = copy.copy(self)
+        selected.kv, selected.lengths = self.kv[:, :, :, :room].index_select(1, rows), self.lengths[rows]
+        selected.rows = torch.arange(len(rows), device=rows.device)[:, None]
+        return selected
 
     def part(self, start: int, stop: int, extent: int = 0) -> "KVCache":
         """Rows `start` to `stop`, none longer than `extent`, as a cache that shares their storage with this one."""
         part = copy.copy(self)
-        part.keys, part.values = self.keys[:, start:stop], self.values[:, start:stop]
-        part.lengths, part.extent = self.lengths[start:stop], extent
+        part.kv, part.lengths = self.kv[:, start:stop], self.lengths[start:stop]
+        part.rows, part.extent = self.rows[: stop - start], extent
         return part
 
-    def copy_row(self, row: int, source: "KVCache", source_row: int, length: int) -> None:
-        """Make `row` the same `length` tokens as `source_row` of `source`, which may be this cache."""
-        self.keys[:, row, :, :length] = source.keys[:, source_row, :, :length]
-        self.values[:, row, :, :length] = source.values[:, source_row, :, :length]
-        self.lengths[row] = length
+    def copy(self, start: int, stop: int, source: "KVCache", source_row: int, length: int) -> None:
+        """Make rows `start` to `stop` the `length` tokens of a row of `source`, which may be this cache."""
+        self.kv[:, start:stop, :, :length] = source.kv[:, source_row : source_row + 1, :, :length]
+        self.lengths[start:stop] = length
 
-    def append(self, layer: int, k: Tensor, v: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Store k, v (B, H, T, D) at `positions` (B, T); return all keys and values so far, (B, H, S, D)."""
-        rows = torch.arange(k.size(0), device=k.device)[:, None]
-        # With an index for rows and one for positions, the indexed dimensions come first: (B, T, H, D).
-        self.keys[layer][rows, :, positions] = k.transpose(1, 2).to(self.keys.dtype)
-        self.values[layer][rows, :, positions] = v.transpose(1, 2).to(self.values.dtype)
-        stop = self.extent_after(k.size(2))
-        return self.keys[layer][:, :, :stop], self.values[layer][:, :, :stop]
+    def append(self, layer: int, kv: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Store kv (B, T, 2H, D) at `positions` (B, T); return all keys and values so far, (B, H, S, D)."""
+        # With an index for rows and one for positions, the indexed dimensions come first, as they do in kv.
+        self.kv[layer][self.rows, :, positions] = kv.to(self.kv.dtype)
+        return self.kv[layer, :, :, : self.extent_after(kv.size(1))].chunk(2, dim=1)
 
     def extent_after(self, T: int) -> int:
         """The extent once T more tokens per row are stored."""
-        return min(self.extent + T, self.keys.size(3))
+        return min(self.extent + T, self.room)
 
 
 class Linear(nn.Linear):
@@ -99,16 +103,15 @@ class Attention(nn.Module):
         self.c_proj = Linear(config.n_embd, config.n_embd)
 
     def forward(self, x: Tensor, cache: KVCache | None, layer: int, positions: Tensor, mask: Tensor | None) -> Tensor:
-        B, T, C = x.shape
-        q, k, v = (
-            part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2) for part in self.c_attn(x).split(C, dim=2)
-        )
+        C = x.size(-1)
+        qkv = self.c_attn(x)
         if cache is not None:
-            all_keys, all_values = cache.append(layer, k, v, positions)
-            if mask is not None:  # otherwise these are the row's first tokens, and k, v are all there is
-                k, v = all_keys.to(q.dtype), all_values.to(q.dtype)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
+            keys, values = cache.append(layer, qkv[..., C:].unflatten(-1, (2 * self.n_head, -1)), positions)
+        if mask is None:  # these are the row's first tokens, and all there is to see
+            return self.c_proj(self.read(qkv, None, None))
+        q = qkv[..., :C].unflatten(-1, (self.n_head, -1)).transpose(1, 2)
+        y = F.scaled_dot_product_attention(q, keys.to(q.dtype), values.to(q.dtype), attn_mask=mask)
+        return self.c_proj(y.transpose(1, 2).flatten(2))
 
     def read(self, qkv: Tensor, past: Tensor | None, mask: Tensor | None) -> Tensor:
         """What the heads read (B, T, C), before the projection: for texts that the caller arranges.
@@ -197,7 +200,10 @@ class GPT(nn.Module):
         if cache is not None and cache.extent > 0:
             positions = cache.lengths[:, None] + positions
             stored = torch.arange(cache.extent_after(T), device=idx.device)
-            mask = (stored <= positions[:, :, None])[:, None]  # (B, 1, T, S): each query sees its own row's past
+            unseen = (stored > positions[:, :, None])[:, None]  # (B, 1, T, S): each query sees its own row's past
+            # As numbers: attention would turn truth values into them once per layer.
+            mask = torch.zeros(unseen.shape, dtype=self.wte.weight.dtype, device=idx.device)
+            mask.masked_fill_(unseen, -torch.inf)
         x = self.wte(idx) + self.wpe(positions if mask is not None else positions[:1])
         for layer, block in enumerate(self.h):
             x = block(x, cache, layer, positions, mask)
