@@ -171,7 +171,7 @@ class _Batch:
     """The sequences that are being generated: the first `count` rows of every tensor.
 
     A row that has finished stays where it is until `finished` takes it out. Till then it computes what nobody reads:
-    its length stands still, and what it chooses goes to a spare column.
+    its length stands still, and what it chooses goes behind its tokens.
     """
 
     def __init__(
@@ -260,7 +260,7 @@ class _Batch:
     def _advance(self, rows: int, extent: int) -> None:
         """Feed the last token of the first `rows` rows, none longer than `extent`, and choose the next one."""
         cache = self.cache.part(0, rows, extent)
-        hidden = self.model.hidden(self.last[:rows, None], cache=cache, lengths=self.alive[:rows].long())
+        hidden = self.model.hidden(self.last[:rows, None], cache=cache, lengths=self.alive[:rows])
         self._choose(hidden[:, 0], 0)
 
     def _replay(self, rows: int, extent: int) -> None:
@@ -283,9 +283,9 @@ class _Batch:
         rows = slice(start, start + len(hidden))
         logits = self.logits[: self.padded_size * len(hidden)].view(self.padded_size, len(hidden))
         self.model.logits_vocabulary_first(hidden, out=logits[: self.vocab_size])
-        logits[self.impossible] = -torch.inf
+        logits.index_fill_(0, self.impossible, -torch.inf)
         alive, written = self.alive[rows], self.written[rows]
-        column = written.where(alive, self.max_new_tokens)[:, None]
+        column = written[:, None]
         ids, logprobs = self.sampling.choose(logits, self.uniforms[rows].gather(1, column)[:, 0])
         self.ids[rows].scatter_(1, column, ids[:, None])
         self.logprobs[rows].scatter_(1, column, logprobs[:, None])

@@ -46,14 +46,12 @@ class Sampling:
         elif self.top_k is not None or self.top_p is not None:
             ids = self._among_candidates(logits.t().contiguous(), uniforms)
         weights = logits.exp_()
-        cumulative = blocks.sum(1).to(uniforms.dtype).cumsum(0).t().contiguous()  # (R, V / BLOCK)
         if ids is None:
-            block = _first_above(cumulative, uniforms * cumulative[:, -1])
-            before = F.pad(cumulative, (1, 0)).gather(-1, block[:, None])[:, 0]
-            inside = _block(blocks, block).cumsum(-1, dtype=uniforms.dtype)
-            ids = block * BLOCK + _first_above(inside, uniforms * cumulative[:, -1] - before)
+            ids, total = _inverted(blocks, uniforms)
+        else:
+            total = blocks.sum(1).sum(0, dtype=uniforms.dtype)
         chosen = weights.gather(0, ids[None])[0]
-        return ids, (chosen.log() - cumulative[:, -1].log()).float()
+        return ids, (chosen.log() - total.log()).float()
 
     def _among_candidates(self, logits: Tensor, uniforms: Tensor) -> Tensor:
         """Ids (R,) from logits (R, V): of the `top_k` likeliest, of those that reach `top_p`, or of what both leave."""
@@ -66,6 +64,24 @@ class Sampling:
             probabilities = probabilities.where(before < self.top_p, 0)
         cumulative = probabilities.cumsum(-1, dtype=uniforms.dtype)
         return candidates.gather(-1, _first_above(cumulative, uniforms * cumulative[:, -1])[:, None])[:, 0]
+
+
+def _inverted(blocks: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """Ids (R,) where the cumulative weights reach a share `uniforms` (R,) of their total (R,), and that total.
+
+    blocks: the weights (V / BLOCK, BLOCK, R).
+    """
+    if len(blocks) == 1:
+        cumulative = blocks[0].t().contiguous().cumsum(-1, dtype=uniforms.dtype)
+        total = cumulative[:, -1]
+        return _first_above(cumulative, uniforms * total), total
+    cumulative = blocks.sum(1).to(uniforms.dtype).cumsum(0).t().contiguous()  # (R, V / BLOCK)
+    total = cumulative[:, -1]
+    targets = uniforms * total
+    block = _first_above(cumulative, targets)
+    before = F.pad(cumulative, (1, 0)).gather(-1, block[:, None])[:, 0]
+    inside = _block(blocks, block).cumsum(-1, dtype=uniforms.dtype)
+    return block * BLOCK + _first_above(inside, targets - before), total
 
 
 def _first_above(cumulative: Tensor, targets: Tensor) -> Tensor:
