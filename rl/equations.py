@@ -1,9 +1,9 @@
 """The equations in a solution, read as a marker would: what stands on both sides of "=", and whether it is true.
 
-An equation is `expression = expression`, where at least one side calculates or is a fact token. Expressions
-have numbers, facts, + - * / and brackets; currency signs and two words behind a number (`109 fifth graders + 115`) are
-passed over, other prose ends an expression. GSM8K's calculator notes are equations too: `6 * 9 = <<6*9=54>>54` is read
-as `6*9=54` and `6 * 9 = 54`. Time is linear in the text's length.
+An equation is `expression = expression`, where at least one side calculates or is a fact token. Expressions have
+numbers, their squares, facts, + - * / and brackets; currency signs and two words behind a number (`109 fifth graders +
+115`) are passed over, other prose ends an expression. GSM8K's calculator notes are equations too: `6 * 9 =
+<<6*9=54>>54` is read as `6*9=54` and `6 * 9 = 54`. Time is linear in the text's length.
 """
 
 import functools
@@ -19,17 +19,22 @@ Fact = str  # a token such as <MUL_6_9_54>, of whatever family
 _FACT = rf"{fact_begin()}(?:[1-9][0-9]?_){{1,2}}[0-9]{{1,3}}>"
 FACT = re.compile(_FACT)
 # Fifteen digits are what a float holds exactly; longer numbers are none of school arithmetic.
-_NUMBER = r"(?<![\w.])(?:[0-9]{1,3}(?:,[0-9]{3}(?![0-9]))++|[0-9]{1,15}+(?:\.[0-9]{1,15}+)?|\.[0-9]{1,15}+)(?![0-9])"
+_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3}(?![0-9]))++|[0-9]{1,15}+(?:\.[0-9]{1,15}+)?|\.[0-9]{1,15}+)(?![0-9])"
+_NUMBER = rf"(?:(?<![\w.])|(?<=[\d²)][xX])){_DIGITS}"  # `6x9` is a product
+_SQUARED = r"[ ]?(?:²|(?:\^|\*\*)[ ]?2(?![0-9.,]))"
 _MINUS = r"\-\u2212\u2013"
 _OPERATOR = rf"(?:[+*/×÷·{_MINUS}]|[xX](?![^\W\d_]))"
-_WORD = r"(?:[ ]?(?![xX](?![^\W\d_]))[^\W\d_]++(?:/[^\W\d_]++)?)"
+_WORD = r"(?:[ ]?(?!²|³|[xX](?![^\W\d_]))[^\W\d_]++(?:/[^\W\d_]++)?)"  # or a unit: `m²`
 _UNIT = rf"(?:{_WORD}{{1,2}}+(?=[ \t]*+(?:[=)\]]|{_OPERATOR})))?+"
-_OPERAND = rf"[$€£]?[(\[]*+-?[$€£]?(?:{_FACT}|{_NUMBER}){_UNIT}[)\]]*+{_UNIT}"
-# Not from the middle of a row of brackets: without a number behind it, each bracket would look for one again.
-_EXPRESSION = re.compile(rf"(?<![(\[]){_OPERAND}(?:[ \t]*+{_OPERATOR}[ \t]*+{_OPERAND})*+")
+_OPERAND = rf"[$€£]?[(\[]*+-?[$€£]?(?:{_FACT}|{_NUMBER}(?:{_SQUARED})?+){_UNIT}[)\]]*+{_UNIT}"
+# Not from the middle of a row of brackets: without a number behind it, each bracket would look for one again; nor from
+# an exponent.
+_EXPRESSION = re.compile(rf"(?<![(\[^]){_OPERAND}(?:[ \t]*+{_OPERATOR}[ \t]*+{_OPERAND})*+")
 # In an expression without its spaces and words.
-_PART = re.compile(rf"({_FACT})|([0-9.,]+)|([(\[])|([)\]])|({_OPERATOR})")
-_WORDS = re.compile(r"(?![xX](?![^\W\d_]))(?<![\w<])[^\W\d_]+(?:/[^\W\d_]+)?|[ \t$€£]+|(?<=\d)(?![xX])[^\W\d_]+")
+_PART = re.compile(rf"({_FACT})|([0-9.,]+)({_SQUARED})?|([(\[])|([)\]])|({_OPERATOR})")
+_WORDS = re.compile(
+    r"(?![²³]|[xX](?![^\W\d_]))(?<![\w<])[^\W\d_]+(?:/[^\W\d_]+)?|[ \t$€£]+|(?<=[\d²])(?![xX²³])[^\W\d_]+"
+)
 _NOTE = re.compile(rf"<<((?:[^<>]|{_FACT})*+)>>(?=[$€£]?({_NUMBER}|))")
 _SAME_OPERATOR = {"×": "*", "·": "*", "x": "*", "X": "*", "÷": "/", "\u2212": "-", "\u2013": "-"}
 _SENTENCE_END = re.compile(r"\n|\.(?=\s|$)")
@@ -181,7 +186,7 @@ def _evaluate(expression: str) -> _Side | None:
     side = _Side(0.0, [], [], 0)
     sums = [_Sum()]
     closed_prose = False
-    for fact, number, opening, closing, operator in _PART.findall(_WORDS.sub("", expression)):
+    for fact, number, squared, opening, closing, operator in _PART.findall(_WORDS.sub("", expression)):
         if closed_prose and not closing:
             return None
         if operator:
@@ -197,9 +202,10 @@ def _evaluate(expression: str) -> _Side | None:
             if fact:
                 side.facts.append(fact)
                 number = fact[fact.rindex("_") + 1 : -1]
-            side.numbers.append(float(number.replace(",", "")))
+            value = float(number.replace(",", ""))
+            side.numbers += [value, value] if squared else [value]
             side.decimals = len(number.partition(".")[2])
-            sums[-1].add_number(side.numbers[-1])
+            sums[-1].add_number(value**2 if squared else value)
     inner = sums.pop()
     side.value = inner.total + inner.term
     return side if all(outer == _Sum() for outer in sums) else None
