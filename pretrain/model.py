@@ -83,8 +83,7 @@ class KVCache:
 class Linear(nn.Linear):
     """nn.Linear that multiplies few rows the other way round on a CPU, as W x^T, where that is faster.
 
-    It is where several threads share a wide product, by 5 to 15% of a step of gpt2's shape: the library splits its
-    longer side among them.
+    It is where several threads share a wide product: the library splits its longer side among them.
     """
 
     def forward(self, x: Tensor) -> Tensor:
