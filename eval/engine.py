@@ -197,6 +197,7 @@ class _Batch:
         self.impossible = torch.tensor([*suppressed_ids, *padding], dtype=torch.long, device=device)
         self.logits = torch.empty(self.padded_size * rows, device=device)
         self.stop = torch.tensor(list(stop_ids), dtype=torch.long, device=device)
+        # A row that has all its tokens and still runs writes into the last column.
         self.ids = torch.zeros(rows, max_new_tokens + 1, dtype=torch.long, device=device)
         self.logprobs = torch.zeros(rows, max_new_tokens + 1, device=device)
         exact = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
@@ -227,7 +228,7 @@ class _Batch:
         row = start
         for source, rows in groupby(sources):  # a prompt's samples stand together
             count = len(list(rows))
-            self.cache.copy(row, row + count, prefilled, source, lengths[source])
+            self.cache.copy_rows(row, row + count, prefilled, source, lengths[source])
             row += count
         stored = np.array([lengths[source] for source in sources])
         self.stored[start:stop] = stored
@@ -315,7 +316,7 @@ class _Batch:
         gaps = [row for row in range(left) if not alive[row]]
         movers = [row for row in range(left, self.count) if alive[row]]
         for gap, mover in zip(gaps, movers, strict=True):
-            self.cache.copy(gap, gap + 1, self.cache, mover, int(self.stored[mover]))
+            self.cache.copy_rows(gap, gap + 1, self.cache, mover, int(self.stored[mover]))
             self.owners[gap] = self.owners[mover]
         if gaps:
             to, source = (torch.tensor(rows, device=self.last.device) for rows in (gaps, movers))

@@ -64,7 +64,7 @@ class KVCache:
         part.rows, part.extent = self.rows[: stop - start], extent
         return part
 
-    def copy(self, start: int, stop: int, source: "KVCache", source_row: int, length: int) -> None:
+    def copy_rows(self, start: int, stop: int, source: "KVCache", source_row: int, length: int) -> None:
         """Make rows `start` to `stop` the `length` tokens of a row of `source`, which may be this cache."""
         self.kv[:, start:stop, :, :length] = source.kv[:, source_row : source_row + 1, :, :length]
         self.lengths[start:stop] = length
@@ -78,6 +78,11 @@ class KVCache:
     def extent_after(self, T: int) -> int:
         """The extent once T more tokens per row are stored."""
         return min(self.extent + T, self.room)
+
+
+def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where `seen`, else -inf: attention turns truth values into these numbers, but it does so once per layer."""
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf)
 
 
 class Linear(nn.Linear):
@@ -195,10 +200,8 @@ class GPT(nn.Module):
         if cache is not None and cache.extent > 0:
             positions = cache.lengths[:, None] + positions
             stored = torch.arange(cache.extent_after(T), device=idx.device)
-            unseen = (stored > positions[:, :, None])[:, None]  # (B, 1, T, S): each query sees its own row's past
-            # As numbers: attention would turn truth values into them once per layer.
-            mask = torch.zeros(unseen.shape, dtype=self.wte.weight.dtype, device=idx.device)
-            mask.masked_fill_(unseen, -torch.inf)
+            seen = stored <= positions[:, :, None]  # (B, T, S): each query sees its own row's past
+            mask = additive(seen[:, None], self.wte.weight.dtype)
         x = self.wte(idx) + self.wpe(positions if mask is not None else positions[:1])
         for layer, block in enumerate(self.h):
             x = block(x, cache, layer, positions, mask)

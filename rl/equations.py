@@ -20,7 +20,7 @@ _FACT = rf"{fact_begin()}(?:[1-9][0-9]?_){{1,2}}[0-9]{{1,3}}>"
 FACT = re.compile(_FACT)
 # Fifteen digits are what a float holds exactly; longer numbers are none of school arithmetic.
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3}(?![0-9]))++|[0-9]{1,15}+(?:\.[0-9]{1,15}+)?|\.[0-9]{1,15}+)(?![0-9])"
-_NUMBER = rf"(?:(?<![\w.])|(?<=[\d²)][xX])){_DIGITS}"  # `6x9` is a product
+_NUMBER = rf"(?:(?<![\w.])|(?<=[\d²)>][xX])|(?<=[\d²)>] [xX])){_DIGITS}"  # `6x9` is a product
 _SQUARED = r"[ ]?(?:²|(?:\^|\*\*)[ ]?2(?![0-9.,]))"
 _MINUS = r"\-\u2212\u2013"
 _OPERATOR = rf"(?:[+*/×÷·{_MINUS}]|[xX](?![^\W\d_]))"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.model import GPT
+from pretrain.model import GPT, additive
 from rl.rollouts import Row
 
 KEYS = 4  # keys and values per token of the list: attention copies a prompt's for each response, and pads them
@@ -27,7 +27,7 @@ class MicroBatch:
     prompts: Tensor  # (G, P): places of the prompts' tokens in the list, padded with 0 on the right
     responses: Tensor  # (R, S): and of the responses'
     of: Tensor  # (R,): whose prompt each response follows
-    mask: Tensor  # (R, 1, S, P + S): which keys each token of a response sees
+    seen: Tensor  # (R, 1, S, P + S): which keys each token of a response sees
     order: Tensor  # (N,): where each token of the list stands among the padded prompts and then responses
     read: Tensor  # (M,): the place in the list of the token before
     targets: Tensor
@@ -38,11 +38,12 @@ class MicroBatch:
     def predictions(self, model: GPT) -> Tensor:
         """The hidden states (M, C) that predict the targets."""
         x = model.wte(self.ids) + model.wpe(self.positions)
+        mask = additive(self.seen, x.dtype)
         for block in model.h:
             qkv = block.attn.c_attn(block.ln_1(x))
             prompts, responses = _rows(qkv, self.prompts), _rows(qkv, self.responses)
             past = prompts[..., x.size(1) :].index_select(0, self.of)
-            read = block.attn.read(prompts, None, None), block.attn.read(responses, past, self.mask)
+            read = block.attn.read(prompts, None, None), block.attn.read(responses, past, mask)
             x = block.finish(x, torch.cat([y.flatten(0, 1) for y in read]).index_select(0, self.order))
         return model.ln_f(x.index_select(0, self.read))
 
@@ -50,7 +51,7 @@ class MicroBatch:
 def micro_batches(
     rows: Sequence[Row], weights: Sequence[float], most_tokens: int, device: torch.device
 ) -> list[MicroBatch]:
-    """Groups with responses of similar length together, at most `most_tokens` tokens, or a single response.
+    """Groups in the order of their longest response, at most `most_tokens` tokens together, or a single response.
 
     Nor does attention look at more than `KEYS` times that: many responses to long prompts take several.
     """
@@ -77,7 +78,7 @@ def _micro_batch(
 ) -> MicroBatch:
     order = [i for members in groups.values() for i in members]
     lengths = [len(rows[i].ids) - 1 for i in order]
-    P, S = max(map(len, groups)), max(lengths)
+    P, S = max(map(len, groups)), max(1, *lengths)  # attention may not like rows of nothing
     prompts = np.zeros((len(groups), P), dtype=np.int64)
     responses = np.zeros((len(order), S), dtype=np.int64)
     ids, positions, places, read, of = [], [], [], [], []
@@ -102,7 +103,7 @@ def _micro_batch(
     past = np.arange(P) < np.array([len(prompt) for prompt in groups])[of][:, None]  # (R, P)
     causal = np.tril(np.ones((S, S), dtype=bool))
     shape = len(order), S
-    mask = np.concatenate([np.broadcast_to(past[:, None], (*shape, P)), np.broadcast_to(causal, (*shape, S))], 2)
+    seen = np.concatenate([np.broadcast_to(past[:, None], (*shape, P)), np.broadcast_to(causal, (*shape, S))], 2)
     of_row = np.repeat(np.arange(len(order)), np.array(lengths) + 1)
     arrays = dict(
         ids=np.array(ids),
@@ -110,7 +111,7 @@ def _micro_batch(
         prompts=prompts,
         responses=responses,
         of=np.array(of),
-        mask=mask[:, None],
+        seen=seen[:, None],
         order=np.array(places),
         read=np.array(read),
         targets=np.array([token for i in order for token in rows[i].ids]),

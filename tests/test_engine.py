@@ -152,6 +152,7 @@ def test_mode_is_restored_and_nothing_asked_is_nothing_done(model, prompts):
         generate(model, [[]], max_new_tokens=1)
 
 
+@pytest.mark.parametrize("stride", [1, 60])  # in one block of the vocabulary, and over several
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -163,13 +164,14 @@ def test_mode_is_restored_and_nothing_asked_is_nothing_done(model, prompts):
         ({"temperature": 0.5}, [0.01, 0.04, 0.16, 0.0025, 0.0625, 0.0]),
     ],
 )
-def test_sampling_draws_from_the_distribution_it_states(options, expected):
+def test_sampling_draws_from_the_distribution_it_states(options, expected, stride):
     """Evenly spread random numbers give each id its share, to within one draw at either border."""
-    draws, probabilities = 2000, torch.tensor([0.1, 0.2, 0.4, 0.05, 0.25, 0.0])
+    draws, probabilities = 2000, torch.zeros(5 * stride + 1)
+    probabilities[::stride] = torch.tensor([0.1, 0.2, 0.4, 0.05, 0.25, 0.0])
     sampling = Sampling(**{"temperature": 1.0, "top_k": None, "top_p": None} | options)
     uniforms = (torch.arange(draws, dtype=torch.float64) + 0.5) / draws
     ids, logprobs = sampling.choose(padded(probabilities.log().expand(draws, -1)), uniforms)
-    shares = torch.bincount(ids, minlength=6) / draws
+    shares = torch.bincount(ids, minlength=len(probabilities))[::stride] / draws
     expected = torch.tensor(expected) / sum(expected)
     assert (shares - expected).abs().max() <= 2 / draws
     tempered = probabilities ** (1 / sampling.temperature)

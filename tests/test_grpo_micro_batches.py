@@ -55,7 +55,7 @@ def test_many_responses_to_a_long_prompt_take_several():
     rows = [Row([3] * 30, [4] * 2, [-4.0] * 2, 1.0, False) for _ in range(40)]
     parts = batches_of(rows, most_tokens=100)
     assert [len(part.of) for part in parts] == [12, 12, 12, 4]
-    assert all(part.mask.size(0) * part.mask.size(3) <= KEYS * 100 for part in parts)
+    assert all(part.seen.size(0) * part.seen.size(3) <= KEYS * 100 for part in parts)
 
 
 def test_gradients_do_not_depend_on_what_shares_a_micro_batch():

@@ -27,7 +27,7 @@ def test_at_the_first_step_the_trainer_agrees_with_the_sampler(temperature):
     statistics, _ = gradients_of(make_update(model, temperature=temperature), rows)
     assert statistics["log_ratio_rms"] < 1e-5
     assert statistics["ratio_max"] == pytest.approx(1, abs=1e-5)
-    assert len({len(row.ids) for row in rows}) > 1, "rows must be padded"
+    assert len({len(row.ids) for row in rows}) > 1, "responses must differ in length"
     other = 1.0 if temperature != 1.0 else 0.7
     wrong, _ = gradients_of(make_update(model, temperature=other), rows)
     assert wrong["log_ratio_rms"] > 1e-2, "another temperature must show"

@@ -255,7 +255,7 @@ def test_a_slurm_job_goes_back_to_the_queue_after_sigterm(cluster, tmp_path):
     arguments = process.stdout.readline()
     assert "--nnodes=2 --nproc_per_node=8" in arguments and "--rdzv_endpoint=node7:24321" in arguments
     assert arguments.startswith("--skip-data") and arguments.endswith("--gpus 16 --seed 1\n")
-    time.sleep(0.2)  # until its trap is set
+    time.sleep(0.5)  # until it knows the number of the run that printed this
     process.send_signal(signal.SIGTERM)  # as `--signal=B:TERM` does: to the batch shell alone
     assert process.wait(timeout=120) == 143
     assert (tmp_path / "requeued").read_text() == "requeue 4321\n"
