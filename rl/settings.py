@@ -35,9 +35,7 @@ class TrainingSettings:
     schedule: Literal["constant", "cosine"] = "cosine"  # after the warm-up; cosine falls to a tenth
     weight_decay: float = 0.0  # AdamW's
     grad_clip: float = 1.0  # largest gradient norm
-    micro_batch_tokens: int = (
-        8192  # tokens in one forward pass, nothing padded; the result does not depend on it
-    )
+    micro_batch_tokens: int = 8192  # tokens in one forward pass, nothing padded; the result does not depend on it
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of matrix products; auto: bfloat16 if native
 
 
