@@ -23,7 +23,7 @@ from common.files import read_jsonl, write_json, write_jsonl
 from common.record import RunRecord
 from data.documents import read_documents
 from data.formats import chat_prompt
-from data.hellaswag import HellaSwagItem, load_hellaswag
+from data.hellaswag import HellaSwagItem, items_sha256, load_hellaswag
 from data.probes import CATEGORIES, arithmetic_probes
 from data.shards import open_stream
 from edit.directories import EDITS, ORIGINALS, load_parent
@@ -87,6 +87,8 @@ def main() -> None:
     items = load_hellaswag(config.hellaswag)[: config.hellaswag_items] if config.hellaswag else None
     record = RunRecord("eval_edit", config, tokenizer.condition, config.seed, config.model_path)
     record.data = {"records": len(records), "prose": str(config.prose), "prose_tokens": sum(map(len, prose or []))}
+    if items is not None:
+        record.data["hellaswag"] = {"items": len(items), "sha256": items_sha256(items)}
 
     def measure() -> Measured:
         measured = Measured(score_records(model, tokenizer, records))

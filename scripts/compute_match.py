@@ -23,6 +23,7 @@ ABSENT = "absent"
 MAY_DIFFER = {"condition", "config", "model", "checkpoint", "parent", "device", "resume", "force", "contamination"}
 MAY_DIFFER |= {"sets"}  # which other questions were asked in the same call
 MAY_DIFFER |= {"text", "corpus", "prose"}  # paths of the condition's own text
+MAY_DIFFER |= {"hellaswag"}  # the path of items, whose content the record's data name
 MAY_DIFFER_SECTIONS = {"logging", "checkpoint", "hellaswag", "samples"}
 # What a run record says of its data and does not depend on tokenization, hence not on injection.
 DATA_CONTENT = {"documents_sha256", "sha256", "examples", "eval_examples", "items", "families"}

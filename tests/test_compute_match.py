@@ -94,6 +94,16 @@ def test_fields_that_may_differ(monkeypatch, tmp_path, stages, keys, value):
 
 
 @pytest.mark.parametrize(("other", "code"), [("a", 0), ("b", compare_runs.NOT_COMPARABLE)])
+def test_an_edits_passages_may_lie_elsewhere_and_must_be_the_same(monkeypatch, tmp_path, stages, other, code):
+    """An ablation's mul_tokens has files of its own, and the baseline of the study that it builds on."""
+    for condition, path, content in zip(CONDITIONS, ("study/x.jsonl", "ablation/x.jsonl"), ("a", other), strict=True):
+        record = stages[condition]["eval"] / "run_probes.json"
+        change(record, ["config", "hellaswag"], path)
+        change(record, ["data", "hellaswag"], {"items": 2, "sha256": content})
+    assert run(monkeypatch, tmp_path, directories(stages, "eval")) == code
+
+
+@pytest.mark.parametrize(("other", "code"), [("a", 0), ("b", compare_runs.NOT_COMPARABLE)])
 def test_weights_from_elsewhere_must_be_the_same_file(monkeypatch, tmp_path, capsys, stages, other, code):
     for condition, letter in (("baseline", "a"), ("mul_tokens", other)):
         parent = {"path": "openai-community/gpt2", "sha256": letter * 64, "run": None}

@@ -7,6 +7,7 @@ import torch
 
 from common.errors import UserError
 from common.files import read_json, read_jsonl, sha256_file, write_json, write_jsonl
+from data.hellaswag import items_sha256, load_hellaswag
 from edit import run_edit_eval, run_memit, run_revert, run_rome
 from edit.records import to_row
 from eval.benchmark import resolve_condition
@@ -133,7 +134,10 @@ def test_the_evaluation_compares_with_and_without_the_edit(workspace, edited, tm
         results["hellaswag"]["after"] - results["hellaswag"]["before"]
     )
     assert len(read_jsonl(tmp_path / "edit_eval_texts.jsonl")) == 4
-    assert read_json(tmp_path / "run_edit_eval.json")["parent"]["run"]["stage"] == "edit_memit"
+    record = read_json(tmp_path / "run_edit_eval.json")
+    assert record["parent"]["run"]["stage"] == "edit_memit"
+    items = load_hellaswag(workspace / "hellaswag.jsonl")
+    assert record["data"]["hellaswag"] == {"items": 4, "sha256": items_sha256(items)}
     assert "perplexity" in capsys.readouterr().out
     for flag, message in (
         ({"hellaswag_items": 0}, "--hellaswag-items 0: expected at least 1"),
