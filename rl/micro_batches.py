@@ -76,11 +76,11 @@ def micro_batches(
 def _micro_batch(
     rows: Sequence[Row], weights: Sequence[float], groups: dict[tuple[int, ...], list[int]], device: torch.device
 ) -> MicroBatch:
-    order = [i for members in groups.values() for i in members]
-    lengths = [len(rows[i].ids) - 1 for i in order]
+    laid = [i for members in groups.values() for i in members]  # the rows, as they come in the list
+    lengths = [len(rows[i].ids) - 1 for i in laid]
     P, S = max(map(len, groups)), max(1, *lengths)  # attention may not like rows of nothing
     prompts = np.zeros((len(groups), P), dtype=np.int64)
-    responses = np.zeros((len(order), S), dtype=np.int64)
+    responses = np.zeros((len(laid), S), dtype=np.int64)
     ids, positions, places, read, of = [], [], [], [], []
     row = 0
     for group, (prompt, members) in enumerate(groups.items()):
@@ -102,9 +102,9 @@ def _micro_batch(
             row += 1
     past = np.arange(P) < np.array([len(prompt) for prompt in groups])[of][:, None]  # (R, P)
     causal = np.tril(np.ones((S, S), dtype=bool))
-    shape = len(order), S
+    shape = len(laid), S
     seen = np.concatenate([np.broadcast_to(past[:, None], (*shape, P)), np.broadcast_to(causal, (*shape, S))], 2)
-    of_row = np.repeat(np.arange(len(order)), np.array(lengths) + 1)
+    of_row = np.repeat(np.arange(len(laid)), np.array(lengths) + 1)
     arrays = dict(
         ids=np.array(ids),
         positions=np.array(positions),
@@ -114,10 +114,10 @@ def _micro_batch(
         seen=seen[:, None],
         order=np.array(places),
         read=np.array(read),
-        targets=np.array([token for i in order for token in rows[i].ids]),
-        old_logprobs=np.array([p for i in order for p in rows[i].old_logprobs], dtype=np.float32),
-        advantages=np.array([rows[i].advantage for i in order], dtype=np.float32)[of_row],
-        weights=np.array([weights[i] for i in order], dtype=np.float32)[of_row],
+        targets=np.array([token for i in laid for token in rows[i].ids]),
+        old_logprobs=np.array([p for i in laid for p in rows[i].old_logprobs], dtype=np.float32),
+        advantages=np.array([rows[i].advantage for i in laid], dtype=np.float32)[of_row],
+        weights=np.array([weights[i] for i in laid], dtype=np.float32)[of_row],
     )
     return MicroBatch(**{name: torch.from_numpy(array).to(device) for name, array in arrays.items()})
 
